@@ -1,0 +1,15 @@
+//! MCP messaging server: agents connect over MCP Streamable HTTP and message each other.
+//!
+//! Data flows one way. A layer may use the layers to its right and never those to its left:
+//!
+//! `http -> mcp -> tools -> messaging -> queue (redis | memory) -> model`
+//!
+//! [`app`] is the only place that sees all of them: it builds the object graph from
+//! [`config::Config`]. [`telemetry`] and [`config`] are leaves. `ARCHITECTURE.md` has the picture,
+//! the walkthroughs and the invariants; `tests/it/layers.rs` enforces the arrow.
+
+pub mod messaging;
+pub mod model;
+pub mod queue;
+pub mod telemetry;
+pub mod tools;

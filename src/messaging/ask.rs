@@ -1,0 +1,204 @@
+//! A question that waits for its answer.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    CallContext, Delivery, MessagingError, MessagingService,
+    delivery::{Claim, Settler},
+    waiting::Ended,
+};
+use crate::{
+    model::{ClientId, Inbox, Message, MessageId},
+    queue::{IdempotencyKey, NewMessage, Notice, Sent, SentStatus, Taken, Topic},
+};
+
+/// One question.
+#[derive(Debug, Clone)]
+pub struct AskRequest {
+    /// Who asks.
+    pub sender: ClientId,
+    /// Whom.
+    pub recipient: ClientId,
+    /// The question.
+    pub text: String,
+    /// Wait so long; the default if `None`.
+    pub wait: Option<Duration>,
+    /// The message that it answers.
+    pub in_reply_to: Option<MessageId>,
+    /// Ask it once per key: a repetition takes up the same wait.
+    pub idempotency_key: Option<String>,
+}
+
+/// What a question answers.
+#[derive(Debug)]
+pub struct Asked {
+    /// The question, as accepted.
+    pub sent: Sent,
+    /// What came of the wait.
+    pub reply: Reply,
+    /// Other mail in the asker's inbox, which stays there.
+    pub other_messages: u64,
+    /// Earlier messages of the asker that expired unread.
+    pub notices: Vec<Notice>,
+    /// To be settled by whoever writes the response.
+    pub delivery: Option<Delivery>,
+}
+
+/// What came of a wait.
+#[derive(Debug)]
+pub enum Reply {
+    /// The answer.
+    Message(Box<Message>),
+    /// None yet: it will be in the inbox.
+    Pending,
+    /// The call was cancelled by its client: there is nobody to answer.
+    Cancelled,
+    /// The replica goes away: no answer yet, it will be in the inbox.
+    AskAgain,
+}
+
+/// Closes the wait when the call ends without its reply, so that the reply goes to the inbox.
+struct OpenWait {
+    settler: Settler,
+    inbox: Inbox,
+    wait: MessageId,
+    /// A repetition with the same key may come: leave the wait to its deadline.
+    keep: bool,
+    armed: bool,
+}
+
+impl OpenWait {
+    fn claim(&self) -> Claim {
+        Claim::Reply { inbox: self.inbox.clone(), wait: self.wait, keep: self.keep }
+    }
+}
+
+impl Drop for OpenWait {
+    fn drop(&mut self) {
+        if self.armed {
+            drop(self.settler.deliver(vec![self.claim()]));
+        }
+    }
+}
+
+impl MessagingService {
+    /// Sends a question and waits for its answer.
+    ///
+    /// # Errors
+    /// A broken rule, or [`MessagingError::Queue`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses neither the question nor its answer: the answer goes to the inbox.
+    pub async fn ask(
+        &self,
+        request: AskRequest,
+        context: &CallContext,
+    ) -> Result<Asked, MessagingError> {
+        let wait = request.wait.unwrap_or(self.rules.default_wait);
+        self.check_wait("timeout", wait)?;
+        let deadline = Instant::now() + wait;
+        let inbox = context.inbox(&request.sender);
+        let keyed = request.idempotency_key.is_some();
+        let message = NewMessage {
+            id: MessageId::new(),
+            sender: inbox.clone(),
+            recipient: context.inbox(&request.recipient),
+            text: request.text,
+            in_reply_to: request.in_reply_to,
+            idempotency: request.idempotency_key.map(|text| IdempotencyKey::new(&inbox, &text)),
+            ttl: self.life(None)?.max(wait.min(self.rules.ttl_range.1)),
+            wait: (!wait.is_zero()).then_some(wait),
+            trace: context.trace,
+        };
+        let _place = self.waiters.enter()?;
+        // Watch before asking: the answer may come at once.
+        let mut wakeups = self.queue.watch(Topic::Reply(inbox.clone(), message.id)).await?;
+        let mut cancelled = match &context.call {
+            Some(call) => Some(self.queue.watch(Topic::Call(*call)).await?),
+            None => None,
+        };
+        let mut open = OpenWait {
+            settler: self.settler(),
+            inbox: inbox.clone(),
+            wait: message.id,
+            keep: keyed,
+            armed: message.wait.is_some(),
+        };
+        let sent = match self.accept(&message).await {
+            Ok(sent) => sent,
+            Err(error) => {
+                // Refused without a trace, or unknown: then the guard closes what may be open.
+                open.armed = open.armed && matches!(error, MessagingError::Queue(_));
+                return Err(error);
+            }
+        };
+        let mut look = matches!(sent.status, SentStatus::Duplicate(_));
+        if sent.id != message.id {
+            open.wait = sent.id;
+            wakeups = self.queue.watch(Topic::Reply(inbox.clone(), sent.id)).await?;
+        }
+        let mut ended = None;
+        let mut asked = Asked {
+            sent,
+            reply: Reply::Pending,
+            other_messages: 0,
+            notices: Vec::new(),
+            delivery: None,
+        };
+        if open.armed {
+            loop {
+                let over = ended.is_some() || Instant::now() >= deadline;
+                if look || over {
+                    let state = self.queue.wait_take(&inbox, open.wait).await?;
+                    asked.other_messages = state.queued;
+                    match state.taken {
+                        Taken::Reply(_) if ended == Some(Ended::Cancelled) => break,
+                        Taken::Reply(_) if self.was_cancelled(context, true).await? => {
+                            ended = Some(Ended::Cancelled);
+                            break;
+                        }
+                        Taken::Reply(reply) => {
+                            self.note_delivered(std::slice::from_ref(&reply));
+                            asked.delivery = self.settler().deliver(vec![open.claim()]);
+                            open.armed = false;
+                            asked.reply = Reply::Message(reply);
+                            break;
+                        }
+                        Taken::Gone => {
+                            open.armed = false;
+                            break;
+                        }
+                        Taken::Open => {}
+                    }
+                }
+                if over {
+                    break;
+                }
+                look = true;
+                ended = self.sleep(&mut wakeups, cancelled.as_mut(), deadline, context).await?;
+            }
+        }
+        if let (Reply::Pending, Some(ended)) = (&asked.reply, ended) {
+            asked.reply = match ended {
+                Ended::Cancelled => Reply::Cancelled,
+                Ended::AskAgain => Reply::AskAgain,
+            };
+        }
+        if open.armed && !keyed {
+            // Closed before the answer says "pending", so that the reply is where it says.
+            self.queue.wait_close(&inbox, open.wait).await?;
+            open.armed = false;
+        }
+        if asked.sent.notices_due {
+            let (notices, told) = self.notices(&inbox).await;
+            asked.notices = notices;
+            asked.delivery = match asked.delivery.take() {
+                Some(delivery) => Some(delivery.and(told)),
+                None => told,
+            };
+        }
+        Ok(asked)
+    }
+}

@@ -1,0 +1,118 @@
+//! Rules that a call broke. The texts are for the caller: they name the culprit and the remedy.
+
+use std::time::Duration;
+
+use crate::{model::MessageId, queue::QueueError};
+
+/// Why the mailbox refused a call, or could not serve it ([`Queue`](Self::Queue)).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MessagingError {
+    /// Nothing to send.
+    #[error("message is empty; write what the recipient should read")]
+    EmptyMessage,
+    /// Over the limit of one message.
+    #[error(
+        "message is {bytes} bytes; the limit is {limit}. Send it in parts, or send where to find it"
+    )]
+    MessageTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A send without anybody to send to.
+    #[error("no recipient; give recipient_id or recipients")]
+    NoRecipient,
+    /// Over the limit of one send.
+    #[error(
+        "{count} recipients; the limit of one call is {limit}. Send to the rest in further calls"
+    )]
+    TooManyRecipients {
+        /// How many there were.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A life outside the allowed range.
+    #[error("ttl_seconds must be between {min} and {max}")]
+    TtlOutOfRange {
+        /// Shortest, seconds.
+        min: u64,
+        /// Longest, seconds.
+        max: u64,
+    },
+    /// A wait over the limit, or below zero.
+    #[error(
+        "{name} must be between 0 and {max} seconds. Wait in several calls: nothing is lost in between"
+    )]
+    WaitOutOfRange {
+        /// The argument.
+        name: &'static str,
+        /// Longest, seconds.
+        max: u64,
+    },
+    /// The recipient does not read.
+    #[error(
+        "the recipient's inbox is full ({messages} messages, {bytes} bytes): it has not fetched its mail. \
+         Try again in {} s, when the oldest expires, or when it has fetched", .retry_after.as_secs().max(1)
+    )]
+    InboxFull {
+        /// Messages in it.
+        messages: u64,
+        /// Bytes in it.
+        bytes: u64,
+        /// When the oldest expires.
+        retry_after: Duration,
+    },
+    /// The sender waits for too many answers at once.
+    #[error(
+        "you wait for {open} answers already, which is the limit; let one of them end, or use send_message"
+    )]
+    TooManyWaits {
+        /// Open waits.
+        open: u64,
+    },
+    /// The replica holds as many waiting calls as it may.
+    #[error(
+        "this server holds {waiters} waiting calls, which is its limit; try again in a few seconds"
+    )]
+    ReplicaBusy {
+        /// The limit.
+        waiters: usize,
+    },
+    /// Same key, other message.
+    #[error(
+        "idempotency_key was used for another message ({first}); nothing was sent. \
+         Use a new key for a new message"
+    )]
+    IdempotencyConflict {
+        /// The message that it was used for.
+        first: MessageId,
+    },
+    /// The receipt was not made by this service.
+    #[error("receipt is not one that get_messages gave; pass it unchanged, or leave it out")]
+    InvalidReceipt,
+    /// The receipt belongs to another inbox.
+    #[error(
+        "receipt belongs to another client_id's messages; pass it with the client_id that fetched them"
+    )]
+    ForeignReceipt,
+    /// The store failed. The cause is for the log.
+    #[error(transparent)]
+    Queue(QueueError),
+}
+
+impl From<QueueError> for MessagingError {
+    fn from(error: QueueError) -> Self {
+        match error {
+            QueueError::InboxFull { messages, bytes, retry_after } => {
+                Self::InboxFull { messages, bytes, retry_after }
+            }
+            QueueError::TooManyWaits { open } => Self::TooManyWaits { open },
+            QueueError::IdempotencyConflict { first } => Self::IdempotencyConflict { first },
+            QueueError::Unavailable { .. } | QueueError::Timeout | QueueError::Contract { .. } => {
+                Self::Queue(error)
+            }
+        }
+    }
+}

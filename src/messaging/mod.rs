@@ -1,0 +1,102 @@
+//! The mailbox: what a send, a question, a receive mean, on whichever store.
+//!
+//! The rules of the house live here: limits, deadlines, waiting, giving back what was not received.
+//! It knows neither MCP nor HTTP nor Redis. What it hands out is settled by whoever writes the
+//! response ([`Delivery`]).
+
+mod ask;
+mod delivery;
+mod directory;
+mod error;
+mod receipt;
+mod receive;
+mod rules;
+mod send;
+mod waiters;
+mod waiting;
+
+use std::sync::Arc;
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use ask::{AskRequest, Asked, Reply};
+pub use delivery::Delivery;
+pub use error::MessagingError;
+pub use receive::{Acknowledge, ReceiveRequest, Received, ReceivedWhy};
+pub use rules::Rules;
+pub use send::{Parcel, Posted, Refusal, SendRequest, SendResult};
+pub use waiters::Waiters;
+
+use crate::{
+    model::{ClientId, Inbox, Tenant, TraceParent},
+    queue::{CallKey, QueueBackend, SessionKey},
+    telemetry::Metrics,
+};
+
+/// The mailbox. Cheap to clone.
+#[derive(Clone)]
+pub struct MessagingService {
+    queue: Arc<dyn QueueBackend>,
+    rules: Arc<Rules>,
+    waiters: Waiters,
+    tasks: TaskTracker,
+    metrics: Arc<Metrics>,
+}
+
+/// Where a call comes from and what ends it early.
+#[derive(Debug, Clone, Default)]
+pub struct CallContext {
+    /// The team of the caller.
+    pub tenant: Tenant,
+    /// The protocol session that the call belongs to, if there is one.
+    pub session: Option<SessionKey>,
+    /// The call within its session, to hear of its cancellation.
+    pub call: Option<CallKey>,
+    /// The replica is going away: waits end with "ask again".
+    pub stop: CancellationToken,
+    /// The caller's trace.
+    pub trace: Option<TraceParent>,
+}
+
+impl CallContext {
+    fn inbox(&self, client: &ClientId) -> Inbox {
+        Inbox::new(self.tenant.clone(), client.clone())
+    }
+}
+
+impl MessagingService {
+    /// A mailbox on a store. `tasks` runs what must outlive a call (acknowledging, giving back);
+    /// wait for it at shutdown. `waiters` is shared by all mailboxes of the process.
+    #[must_use]
+    pub fn new(
+        queue: Arc<dyn QueueBackend>,
+        rules: Arc<Rules>,
+        waiters: Waiters,
+        tasks: TaskTracker,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { queue, rules, waiters, tasks, metrics }
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The client of `call` gave it up: wakes it on whichever replica, so that it takes nothing.
+    ///
+    /// # Errors
+    /// [`MessagingError::Queue`].
+    pub async fn cancel(&self, call: &CallKey) -> Result<(), MessagingError> {
+        Ok(self.queue.cancel_call(call).await?)
+    }
+
+    /// Whether the store can be relied on now.
+    ///
+    /// # Errors
+    /// [`MessagingError::Queue`] says why not.
+    pub async fn ready(&self) -> Result<(), MessagingError> {
+        Ok(self.queue.ready().await?)
+    }
+}

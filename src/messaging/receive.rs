@@ -1,0 +1,301 @@
+//! Receiving: looks like a pop, is a lease.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    CallContext, Delivery, MessagingError, MessagingService,
+    delivery::{Claim, Settler},
+    receipt::Receipt,
+    waiting::Ended,
+};
+use crate::{
+    model::{ClientId, Inbox, Message},
+    queue::{Batch, FetchRequest, Fetched, LeaseId, Notice, Outcome, Topic, Waiting},
+    telemetry::MessageEvent,
+};
+
+/// How long a call that does not wait gives another reader's lease to end.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// One fetch.
+#[derive(Debug, Clone)]
+pub struct ReceiveRequest {
+    /// Whose inbox.
+    pub client: ClientId,
+    /// Wait so long for the first message.
+    pub wait: Duration,
+    /// At most so many messages; the default if `None`.
+    pub max_messages: Option<usize>,
+    /// What acknowledges them.
+    pub acknowledge: Acknowledge,
+    /// From an earlier fetch: acknowledges what that fetch handed out.
+    pub receipt: Option<String>,
+}
+
+/// What acknowledges messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Acknowledge {
+    /// The response was written to the connection.
+    #[default]
+    Auto,
+    /// The next call passes the receipt.
+    Manual,
+}
+
+/// What a fetch answers.
+#[derive(Debug)]
+pub struct Received {
+    /// Why it answers now.
+    pub why: ReceivedWhy,
+    /// Oldest first.
+    pub messages: Vec<Message>,
+    /// Messages that stay in the inbox.
+    pub remaining: u64,
+    /// In manual mode, for the messages of this answer.
+    pub receipt: Option<String>,
+    /// Messages of this client that expired unread.
+    pub notices: Vec<Notice>,
+    /// How many messages the receipt that was passed acknowledged.
+    pub acknowledged: u64,
+    /// To be settled by whoever writes the response.
+    pub delivery: Option<Delivery>,
+}
+
+/// Why a fetch answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceivedWhy {
+    /// There are messages, or notices.
+    Mail,
+    /// The inbox is empty, to the end of the wait if there was one.
+    Empty,
+    /// Another reader holds the head of the inbox for so long.
+    Busy {
+        /// Until its lease ends by itself.
+        due: Duration,
+    },
+    /// A later waiting call of the same session took over.
+    Superseded,
+    /// The call was cancelled by its client: there is nobody to answer.
+    Cancelled,
+    /// The replica goes away: ask again.
+    AskAgain,
+}
+
+/// Gives a lease back if the call ends while its fetch may be under way: the command goes after the
+/// fetch on the same connection.
+struct InFlight {
+    settler: Settler,
+    inbox: Inbox,
+    lease: LeaseId,
+    life: Duration,
+    waits: bool,
+    armed: bool,
+}
+
+impl InFlight {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let (inbox, lease, life) = (self.inbox.clone(), self.lease, self.life);
+        drop(self.settler.deliver(vec![Claim::Lease { inbox, lease, life, upto: None }]));
+        if self.waits {
+            let (queue, inbox) = (Arc::clone(&self.settler.queue), self.inbox.clone());
+            self.settler.tasks.spawn(async move {
+                if let Err(error) = queue.leave(&inbox).await {
+                    tracing::warn!(error.kind = error.label(), error = %error, "leaving an inbox failed");
+                }
+            });
+        }
+    }
+}
+
+impl MessagingService {
+    /// Hands out the oldest messages of an inbox, waiting for the first one if asked to.
+    ///
+    /// # Errors
+    /// A broken rule, or [`MessagingError::Queue`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no message: what was handed out is given back.
+    pub async fn receive(
+        &self,
+        request: ReceiveRequest,
+        context: &CallContext,
+    ) -> Result<Received, MessagingError> {
+        self.check_wait("wait_seconds", request.wait)?;
+        let inbox = context.inbox(&request.client);
+        let acknowledged = match &request.receipt {
+            Some(text) => {
+                let receipt = Receipt::decode(text, &inbox)?;
+                let removed = self.queue.ack(&inbox, receipt.upto).await?;
+                self.metrics.messages(MessageEvent::Acknowledged, removed);
+                removed
+            }
+            None => 0,
+        };
+        let mut received = self.take(&request, &inbox, context).await?;
+        received.acknowledged = acknowledged;
+        Ok(received)
+    }
+
+    async fn take(
+        &self,
+        request: &ReceiveRequest,
+        inbox: &Inbox,
+        context: &CallContext,
+    ) -> Result<Received, MessagingError> {
+        let waits = !request.wait.is_zero();
+        let deadline = Instant::now() + request.wait;
+        let patience = deadline.max(Instant::now() + PATIENCE);
+        let life = match request.acknowledge {
+            Acknowledge::Auto => self.rules.lease,
+            Acknowledge::Manual => self.rules.manual_lease,
+        };
+        let call = LeaseId::new();
+        let place = if waits { Some(self.waiters.enter()?) } else { None };
+        // Watch before the first look: a message that lands between look and watch would be missed.
+        let mut wakeups =
+            if waits { Some(self.queue.watch(Topic::Inbox(inbox.clone())).await?) } else { None };
+        let mut cancelled = match (&context.call, waits) {
+            (Some(call), true) => Some(self.queue.watch(Topic::Call(*call)).await?),
+            _ => None,
+        };
+        let mut first = true;
+        loop {
+            let now = Instant::now();
+            let remaining = deadline.saturating_duration_since(now);
+            let guard = InFlight {
+                settler: self.settler(),
+                inbox: inbox.clone(),
+                lease: LeaseId::new(),
+                life,
+                waits,
+                armed: true,
+            };
+            let fetch = FetchRequest {
+                lease: guard.lease,
+                lease_for: life,
+                max_messages: request.max_messages.unwrap_or(self.rules.fetch_messages).max(1),
+                max_bytes: self.rules.fetch_bytes,
+                waiting: (!remaining.is_zero()).then_some(Waiting {
+                    remaining,
+                    session: context.session,
+                    call,
+                    first,
+                }),
+            };
+            first = false;
+            let fetched = self.queue.fetch(inbox, &fetch).await?;
+            let mut received = Received {
+                why: ReceivedWhy::Empty,
+                messages: Vec::new(),
+                remaining: fetched.remaining,
+                receipt: None,
+                notices: Vec::new(),
+                acknowledged: 0,
+                delivery: None,
+            };
+            if fetched.notices_due {
+                (received.notices, received.delivery) = self.notices(inbox).await;
+            }
+            let Fetched { outcome, due, .. } = fetched;
+            let end = match outcome {
+                Outcome::Messages(batch) => {
+                    if self.was_cancelled(context, waits).await? {
+                        received.why = ReceivedWhy::Cancelled; // the guard gives the messages back
+                        return Ok(received);
+                    }
+                    drop(place);
+                    return Ok(self.hand_out(request, inbox, guard, batch, received));
+                }
+                Outcome::Superseded => {
+                    guard.disarm();
+                    received.why = ReceivedWhy::Superseded;
+                    return Ok(received);
+                }
+                Outcome::Empty if !received.notices.is_empty() => {
+                    received.why = ReceivedWhy::Mail;
+                    return Ok(received);
+                }
+                Outcome::Empty => {
+                    received.why = ReceivedWhy::Empty;
+                    deadline
+                }
+                Outcome::Busy => {
+                    received.why = ReceivedWhy::Busy { due: due.unwrap_or_default() };
+                    patience
+                }
+            };
+            if Instant::now() >= end {
+                guard.disarm();
+                return Ok(received);
+            }
+            let Some(watching) = &mut wakeups else {
+                // Only a lease held by somebody else makes a call wait that did not ask for it.
+                guard.disarm();
+                wakeups = Some(self.queue.watch(Topic::Inbox(inbox.clone())).await?);
+                continue;
+            };
+            let look_again = due.map_or(end, |due| end.min(Instant::now() + due));
+            match self.sleep(watching, cancelled.as_mut(), look_again, context).await? {
+                None => guard.disarm(),
+                Some(ended) => {
+                    received.why = match ended {
+                        Ended::Cancelled => ReceivedWhy::Cancelled,
+                        Ended::AskAgain => ReceivedWhy::AskAgain,
+                    };
+                    return Ok(received);
+                }
+            }
+        }
+    }
+
+    fn hand_out(
+        &self,
+        request: &ReceiveRequest,
+        inbox: &Inbox,
+        guard: InFlight,
+        batch: Batch,
+        mut received: Received,
+    ) -> Received {
+        let Batch { messages, upto } = batch;
+        let upto_on_flush = match request.acknowledge {
+            Acknowledge::Auto => Some(upto),
+            Acknowledge::Manual => {
+                received.receipt = Some(Receipt::new(inbox, upto).encode());
+                None
+            }
+        };
+        let claim = Claim::Lease {
+            inbox: inbox.clone(),
+            lease: guard.lease,
+            life: guard.life,
+            upto: upto_on_flush,
+        };
+        guard.disarm();
+        self.note_delivered(&messages);
+        let delivery = self.settler().deliver(vec![claim]);
+        received.delivery = delivery.map(|delivery| delivery.and(received.delivery.take()));
+        received.why = ReceivedWhy::Mail;
+        received.messages = messages;
+        received
+    }
+
+    pub(super) fn note_delivered(&self, messages: &[Message]) {
+        let again = messages.iter().filter(|message| message.redelivered).count() as u64;
+        self.metrics.messages(MessageEvent::Delivered, messages.len() as u64);
+        self.metrics.messages(MessageEvent::Redelivered, again);
+        for message in messages {
+            self.metrics.delivery_latency(message.age);
+        }
+    }
+}

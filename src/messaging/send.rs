@@ -1,0 +1,167 @@
+//! Sending without waiting for an answer.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::{CallContext, Delivery, MessagingError, MessagingService, delivery::Claim};
+use crate::{
+    model::{ClientId, Inbox, MessageId},
+    queue::{IdempotencyKey, NewMessage, Notice, Sent, SentStatus},
+    telemetry::MessageEvent,
+};
+
+/// One send to one or more recipients.
+#[derive(Debug, Clone)]
+pub struct SendRequest {
+    /// Who sends.
+    pub sender: ClientId,
+    /// To whom, and what.
+    pub parcels: Vec<Parcel>,
+    /// The message that it answers.
+    pub in_reply_to: Option<MessageId>,
+    /// Accept it once per key and recipient.
+    pub idempotency_key: Option<String>,
+    /// How long it lives; the default if `None`.
+    pub ttl: Option<Duration>,
+}
+
+/// What goes to one recipient.
+#[derive(Debug, Clone)]
+pub struct Parcel {
+    /// To whom.
+    pub recipient: ClientId,
+    /// The text.
+    pub text: String,
+}
+
+/// What became of one parcel.
+#[derive(Debug, Clone)]
+pub struct SendResult {
+    /// Whom it was for.
+    pub recipient: ClientId,
+    /// Accepted, or refused and why.
+    pub outcome: Result<Sent, Refusal>,
+}
+
+/// What a send answers.
+#[derive(Debug)]
+pub struct Posted {
+    /// In the order of the parcels.
+    pub results: Vec<SendResult>,
+    /// Earlier messages of the sender that expired unread.
+    pub notices: Vec<Notice>,
+    /// To be settled by whoever writes the response.
+    pub delivery: Option<Delivery>,
+}
+
+/// Why one parcel of a send was not accepted.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// The id that it would have had: after a store failure it may exist.
+    pub id: MessageId,
+    /// Why.
+    pub error: MessagingError,
+}
+
+impl MessagingService {
+    /// Sends to every recipient, each independently of the others, and answers in their order.
+    ///
+    /// # Errors
+    /// What is wrong with the request as a whole; what concerns one recipient is in its result.
+    pub async fn send(
+        &self,
+        request: SendRequest,
+        context: &CallContext,
+    ) -> Result<Posted, MessagingError> {
+        if request.parcels.is_empty() {
+            return Err(MessagingError::NoRecipient);
+        }
+        if request.parcels.len() > self.rules.recipients {
+            return Err(MessagingError::TooManyRecipients {
+                count: request.parcels.len(),
+                limit: self.rules.recipients,
+            });
+        }
+        let ttl = self.life(request.ttl)?;
+        let sender = context.inbox(&request.sender);
+        let key = request.idempotency_key.map(|text| IdempotencyKey::new(&sender, &text));
+        let sends = request.parcels.into_iter().map(|parcel| {
+            let message = NewMessage {
+                id: MessageId::new(),
+                sender: sender.clone(),
+                recipient: context.inbox(&parcel.recipient),
+                text: parcel.text,
+                in_reply_to: request.in_reply_to,
+                idempotency: key,
+                ttl,
+                wait: None,
+                trace: context.trace,
+            };
+            async move {
+                let outcome = self.accept(&message).await;
+                let outcome = outcome.map_err(|error| Refusal { id: message.id, error });
+                SendResult { recipient: parcel.recipient, outcome }
+            }
+        });
+        let results = join_all(sends).await;
+        let due = |result: &SendResult| result.outcome.as_ref().is_ok_and(|sent| sent.notices_due);
+        let (notices, delivery) =
+            if results.iter().any(due) { self.notices(&sender).await } else { (Vec::new(), None) };
+        Ok(Posted { results, notices, delivery })
+    }
+
+    /// Checks one message and gives it to the store.
+    pub(super) async fn accept(&self, message: &NewMessage) -> Result<Sent, MessagingError> {
+        let accepted = match self.check_text(&message.text) {
+            Ok(()) => self.queue.send(message).await.map_err(MessagingError::from),
+            Err(error) => Err(error),
+        };
+        match &accepted {
+            Ok(sent) => {
+                if !matches!(sent.status, SentStatus::Duplicate(_)) {
+                    self.metrics.messages(MessageEvent::Accepted, 1);
+                }
+            }
+            Err(_) => self.metrics.messages(MessageEvent::Refused, 1),
+        }
+        accepted
+    }
+
+    fn check_text(&self, text: &str) -> Result<(), MessagingError> {
+        if text.is_empty() {
+            return Err(MessagingError::EmptyMessage);
+        }
+        if text.len() > self.rules.message_bytes {
+            return Err(MessagingError::MessageTooLarge {
+                bytes: text.len(),
+                limit: self.rules.message_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn life(&self, asked: Option<Duration>) -> Result<Duration, MessagingError> {
+        let (min, max) = self.rules.ttl_range;
+        let ttl = asked.unwrap_or(self.rules.ttl);
+        if ttl < min || ttl > max {
+            return Err(MessagingError::TtlOutOfRange { min: min.as_secs(), max: max.as_secs() });
+        }
+        Ok(ttl)
+    }
+
+    /// Messages of `sender` that expired unread and of which it was not told. A failure of the
+    /// store is logged and leaves them for the next contact.
+    pub(super) async fn notices(&self, sender: &Inbox) -> (Vec<Notice>, Option<Delivery>) {
+        match self.queue.notices(sender).await {
+            Ok(notices) => {
+                let claim = Claim::told(sender, &notices);
+                (notices, self.settler().deliver(claim.into_iter().collect()))
+            }
+            Err(error) => {
+                tracing::warn!(error.kind = error.label(), error = %error, "reading notices failed");
+                (Vec::new(), None)
+            }
+        }
+    }
+}

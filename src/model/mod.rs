@@ -1,0 +1,13 @@
+//! Values that every layer speaks: ids, inboxes, messages, time. No I/O.
+
+mod client_id;
+mod clock;
+mod inbox;
+mod message;
+mod trace;
+
+pub use client_id::{ClientId, InvalidClientId};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use inbox::{Inbox, Tenant};
+pub use message::{InvalidMessageId, Message, MessageId, MessageState};
+pub use trace::TraceParent;

@@ -1,0 +1,62 @@
+//! What the store did, in no store's words.
+
+use std::time::Duration;
+
+use crate::model::MessageId;
+
+/// Why an operation of the port did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// The inbox is at its limit of messages or bytes; nothing was stored.
+    #[error("the inbox is full ({messages} messages, {bytes} bytes)")]
+    InboxFull {
+        /// Messages that it holds.
+        messages: u64,
+        /// Bytes that it holds.
+        bytes: u64,
+        /// When the oldest of them ends its life.
+        retry_after: Duration,
+    },
+    /// The sender has as many open waits as it may.
+    #[error("{open} waits are open, which is the limit")]
+    TooManyWaits {
+        /// Open waits.
+        open: u64,
+    },
+    /// The idempotency key was used for another message.
+    #[error("the idempotency key was used for another message ({first})")]
+    IdempotencyConflict {
+        /// The message that it was used for.
+        first: MessageId,
+    },
+    /// The store cannot be reached or refuses to work. The operation may have happened.
+    #[error("the store is unavailable: {detail}")]
+    Unavailable {
+        /// For the log; never shown to a client.
+        detail: String,
+    },
+    /// No answer in time. The operation may have happened.
+    #[error("no answer from the store in time")]
+    Timeout,
+    /// The store answered what it never should: a fault of ours or a foreign key.
+    #[error("the store broke the contract: {detail}")]
+    Contract {
+        /// For the log; never shown to a client.
+        detail: String,
+    },
+}
+
+impl QueueError {
+    /// Label for metrics and logs: a closed set.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::InboxFull { .. } => "inbox_full",
+            Self::TooManyWaits { .. } => "too_many_waits",
+            Self::IdempotencyConflict { .. } => "idempotency_conflict",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Contract { .. } => "contract",
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The store behind the mailbox, as a port.
+//!
+//! [`QueueBackend`]'s documentation is the contract. One suite of laws (`tests/it/queue_contract.rs`)
+//! holds both backends to it, and random histories (`tests/it/queue_model.rs`) hold one against the
+//! other. Nothing here names a store: no connection, no transaction, no key.
+//!
+//! Not here: limits on ids and sizes of a request, rendering, waiting. Those are rules of
+//! [`crate::messaging`].
+
+mod error;
+pub mod memory;
+pub mod redis;
+mod types;
+mod wakeups;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use error::QueueError;
+pub use types::{
+    Batch, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor, FetchRequest, Fetched,
+    IdempotencyKey, InboxStat, LeaseId, LedgerEntry, Limits, NewMessage, Notice, Outcome, Peek,
+    Presence, Profile, Sent, SentStatus, SessionKey, Stamp, Taken, Topic, WaitState, Waiting,
+};
+pub use wakeups::{Hub, Wakeups};
+
+use crate::model::{Inbox, MessageId, Tenant};
+
+/// The store of inboxes, leases, open waits, ledgers and the directory.
+///
+/// Every operation may be repeated after an error without harm; where a repetition could have made
+/// a copy, the copy is marked as redelivered. Time is the store's own clock.
+///
+/// # Cancel safety
+/// Dropping a future of this trait loses no message. What a dropped [`fetch`](Self::fetch) may
+/// have handed out stays leased and returns when the lease is over.
+#[async_trait]
+pub trait QueueBackend: Send + Sync {
+    /// Accepts a message for an inbox and wakes its watchers, or refuses it without a trace.
+    ///
+    /// * With an idempotency key that was used in the life of the message sent with it: the first
+    ///   message's id as [`SentStatus::Duplicate`] with its present state, or
+    ///   [`QueueError::IdempotencyConflict`] when recipient, text or reference differ.
+    /// * With `wait`: opens a wait of the sender for the answer, in the same step; at most
+    ///   [`Limits::open_waits`] at once. A repetition by idempotency key extends the wait.
+    /// * A message whose recipient has an open wait for it is parked for that wait
+    ///   ([`SentStatus::Replied`]): the wait that `in_reply_to` names, if the sender is the peer
+    ///   asked; without `in_reply_to` the oldest open wait on this sender whose question was handed
+    ///   to the sender before. A wait takes one reply.
+    /// * Otherwise it is queued at the end of the inbox.
+    ///
+    /// The sender's ledger remembers it before the call returns.
+    ///
+    /// # Errors
+    /// [`QueueError::InboxFull`], [`QueueError::TooManyWaits`], [`QueueError::IdempotencyConflict`]:
+    /// nothing was stored. [`QueueError::Unavailable`] and [`QueueError::Timeout`]: it may have been
+    /// stored; the caller says so.
+    async fn send(&self, message: &NewMessage) -> Result<Sent, QueueError>;
+
+    /// Hands out the oldest live messages under a lease; they stay in the inbox until acknowledged.
+    ///
+    /// * The same lease id again returns the same batch.
+    /// * While another reader holds a lease: [`Outcome::Busy`], and nothing is handed out.
+    /// * With [`FetchRequest::waiting`] and nothing to hand out, the inbox counts as waiting until then
+    ///   (senders see it). A later waiting fetch of the same session makes this one
+    ///   [`Outcome::Superseded`].
+    /// * Expired messages are dropped and remembered for their senders.
+    /// * [`Fetched::due`] says when to look again although nothing will be published.
+    async fn fetch(&self, inbox: &Inbox, request: &FetchRequest) -> Result<Fetched, QueueError>;
+
+    /// Removes what was handed out up to and including `upto`. Cumulative and idempotent; never
+    /// removes what was not handed out. Wakes readers if messages remain. Returns how many it removed.
+    async fn ack(&self, inbox: &Inbox, upto: Stamp) -> Result<u64, QueueError>;
+
+    /// Gives a lease back at once and wakes the next reader. `false`: it was not this lease's any more.
+    async fn release(&self, inbox: &Inbox, lease: LeaseId) -> Result<bool, QueueError>;
+
+    /// Prolongs a lease from now. `false`: it was not this lease's any more.
+    async fn extend(&self, inbox: &Inbox, lease: LeaseId, by: Duration)
+    -> Result<bool, QueueError>;
+
+    /// The inbox no longer counts as waiting: a waiting fetch went away without messages.
+    async fn leave(&self, inbox: &Inbox) -> Result<(), QueueError>;
+
+    /// The reply parked for an open wait, which stays parked until [`wait_done`](Self::wait_done)
+    /// or [`wait_close`](Self::wait_close), and is marked as handed out.
+    async fn wait_take(&self, inbox: &Inbox, wait: MessageId) -> Result<WaitState, QueueError>;
+
+    /// The reply reached the caller: it is acknowledged and the wait is over.
+    async fn wait_done(&self, inbox: &Inbox, wait: MessageId) -> Result<(), QueueError>;
+
+    /// Gives a wait up. An undone reply goes to the end of the inbox (marked redelivered if it was
+    /// handed out) and wakes its readers. Idempotent. A wait whose replica died ends by itself 10 s
+    /// after its deadline.
+    async fn wait_close(&self, inbox: &Inbox, wait: MessageId) -> Result<(), QueueError>;
+
+    /// What an inbox holds, without taking anything.
+    async fn peek(&self, inbox: &Inbox) -> Result<Peek, QueueError>;
+
+    /// What the sender's ledger remembers, oldest first, with the present state of each message.
+    async fn ledger(&self, sender: &Inbox) -> Result<Vec<LedgerEntry>, QueueError>;
+
+    /// The sender's messages that expired unacknowledged and of which it was not told yet. They are
+    /// reported again until [`notices_told`](Self::notices_told).
+    async fn notices(&self, sender: &Inbox) -> Result<Vec<Notice>, QueueError>;
+
+    /// The sender was told of these.
+    async fn notices_told(&self, sender: &Inbox, ids: &[MessageId]) -> Result<(), QueueError>;
+
+    /// Records a client in the directory of its tenant for `keep`.
+    async fn check_in(
+        &self,
+        inbox: &Inbox,
+        profile: &Profile,
+        keep: Duration,
+    ) -> Result<(), QueueError>;
+
+    /// A page of the directory, latest check-in first.
+    async fn clients(&self, tenant: &Tenant, query: &ClientQuery)
+    -> Result<ClientPage, QueueError>;
+
+    /// Inboxes that hold messages or wait, at most `limit` of them, in no order.
+    async fn inboxes(&self, tenant: &Tenant, limit: usize) -> Result<Vec<InboxStat>, QueueError>;
+
+    /// Starts watching. Every event on the topic that begins after this call has returned wakes the
+    /// handle; spurious wake-ups are allowed. Dropping the handle ends it.
+    async fn watch(&self, topic: Topic) -> Result<Wakeups, QueueError>;
+
+    /// Marks a call as cancelled for a minute and wakes its [`Topic::Call`], on whichever replica.
+    async fn cancel_call(&self, call: &CallKey) -> Result<(), QueueError>;
+
+    /// Whether [`cancel_call`](Self::cancel_call) was said of it.
+    async fn call_cancelled(&self, call: &CallKey) -> Result<bool, QueueError>;
+
+    /// Whether the store can be relied on now, for `/readyz`.
+    async fn ready(&self) -> Result<(), QueueError>;
+}

@@ -1,0 +1,155 @@
+//! Fan-out of wake-ups inside one process.
+//!
+//! A wake-up is a hint and never carries data, so it may come too often; it must not be missed.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+/// Topics that somebody in this process watches.
+#[derive(Clone, Default)]
+pub struct Hub {
+    topics: Arc<Mutex<HashMap<Arc<str>, Entry>>>,
+}
+
+struct Entry {
+    generation: watch::Sender<u64>,
+    watchers: usize,
+}
+
+impl Hub {
+    /// An empty hub.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn topics(&self) -> MutexGuard<'_, HashMap<Arc<str>, Entry>> {
+        // A panic while the lock is held leaves the map whole: every change is one call.
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches a topic: every [`wake`](Self::wake) after this wakes the handle.
+    #[must_use]
+    pub fn register(&self, topic: &str) -> Wakeups {
+        let name: Arc<str> = topic.into();
+        let mut topics = self.topics();
+        let entry = topics
+            .entry(Arc::clone(&name))
+            .or_insert_with(|| Entry { generation: watch::Sender::new(0), watchers: 0 });
+        entry.watchers += 1;
+        let generation = entry.generation.subscribe();
+        drop(topics);
+        Wakeups { generation, hub: self.clone(), topic: name, on_drop: None }
+    }
+
+    /// Wakes whoever watches the topic. `true` if somebody does.
+    pub fn wake(&self, topic: &str) -> bool {
+        let topics = self.topics();
+        let Some(entry) = topics.get(topic) else { return false };
+        entry.generation.send_modify(|generation| *generation += 1);
+        true
+    }
+
+    /// The topics watched now.
+    #[must_use]
+    pub fn watched(&self) -> Vec<Arc<str>> {
+        self.topics().keys().cloned().collect()
+    }
+
+    /// How many topics are watched now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.topics().len()
+    }
+
+    /// Whether nobody watches.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn unregister(&self, topic: &str) {
+        let mut topics = self.topics();
+        if let Some(entry) = topics.get_mut(topic) {
+            entry.watchers -= 1;
+            if entry.watchers == 0 {
+                topics.remove(topic);
+            }
+        }
+    }
+}
+
+/// A watch on one topic. Dropping it ends it.
+pub struct Wakeups {
+    generation: watch::Receiver<u64>,
+    hub: Hub,
+    topic: Arc<str>,
+    on_drop: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+impl Wakeups {
+    /// Runs `end` when the watch ends: for what the backend holds beside it.
+    #[must_use]
+    pub fn on_end(mut self, end: impl FnOnce() + Send + Sync + 'static) -> Self {
+        self.on_drop = Some(Box::new(end));
+        self
+    }
+
+    /// Waits for a wake-up since the last call (or since the watch began).
+    ///
+    /// # Cancel safety
+    /// A wake-up is consumed only when this returns.
+    pub async fn next(&mut self) {
+        if self.generation.changed().await.is_err() {
+            // The hub holds the sender as long as we are registered; without it there is nothing to hear.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// [`next`](Self::next) for at most `within`. `false`: the time is over.
+    pub async fn next_within(&mut self, within: Duration) -> bool {
+        tokio::time::timeout(within, self.next()).await.is_ok()
+    }
+}
+
+impl Drop for Wakeups {
+    fn drop(&mut self) {
+        self.hub.unregister(&self.topic);
+        if let Some(end) = self.on_drop.take() {
+            end();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wake_up_between_registering_and_waiting_is_not_lost() {
+        let hub = Hub::new();
+        let mut wakeups = hub.register("q");
+        assert!(hub.wake("q"));
+        assert!(wakeups.next_within(Duration::from_secs(5)).await);
+        assert!(!wakeups.next_within(Duration::from_millis(5)).await);
+    }
+
+    #[tokio::test]
+    async fn all_watchers_of_a_topic_wake_and_the_last_one_removes_it() {
+        let hub = Hub::new();
+        let (mut one, mut two) = (hub.register("q"), hub.register("q"));
+        hub.wake("q");
+        assert!(one.next_within(Duration::from_secs(5)).await);
+        assert!(two.next_within(Duration::from_secs(5)).await);
+        drop(one);
+        assert_eq!(hub.len(), 1);
+        drop(two);
+        assert!(hub.is_empty());
+        assert!(!hub.wake("q"));
+    }
+}
