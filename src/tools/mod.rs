@@ -22,6 +22,11 @@ pub trait Tool: Send + Sync {
     /// Its entry in `tools/list`: `name`, `description`, `inputSchema`, `outputSchema`, `annotations`.
     fn definition(&self) -> Value;
 
+    /// Whether `tools/list` shows it. Aliases of older clients are called and not shown.
+    fn listed(&self) -> bool {
+        true
+    }
+
     /// Whether a call with these arguments may take long: then it is answered as a stream.
     fn may_wait(&self, _arguments: &Arguments) -> bool {
         false
