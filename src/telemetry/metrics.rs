@@ -1,6 +1,12 @@
 //! Every metric of the process, in one registry with closed label sets.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
@@ -46,6 +52,8 @@ pub struct Metrics {
     deaf_subscriptions: IntCounter,
     missed_wakeups: IntCounter,
     subscriptions: IntGauge,
+    waiters: IntGauge,
+    waiters_now: OnceLock<Arc<AtomicUsize>>,
 }
 
 impl Metrics {
@@ -96,6 +104,8 @@ impl Metrics {
         registry.register(Box::new(deaf_subscriptions.clone()))?;
         registry.register(Box::new(missed_wakeups.clone()))?;
         registry.register(Box::new(subscriptions.clone()))?;
+        let waiters = IntGauge::new("mcp_messaging_waiters", "Calls that wait in this replica.")?;
+        registry.register(Box::new(waiters.clone()))?;
         Ok(Self {
             registry,
             messages,
@@ -105,6 +115,8 @@ impl Metrics {
             deaf_subscriptions,
             missed_wakeups,
             subscriptions,
+            waiters,
+            waiters_now: OnceLock::new(),
         })
     }
 
@@ -140,6 +152,12 @@ impl Metrics {
         self.missed_wakeups.inc();
     }
 
+    /// Where the number of waiting calls is counted.
+    pub fn watch_waiters(&self, now: &Arc<AtomicUsize>) {
+        // A second source would be a fault of the composition; the first one stays.
+        let _ = self.waiters_now.set(Arc::clone(now));
+    }
+
     /// So many wake channels are subscribed.
     pub fn subscriptions(&self, count: usize) {
         self.subscriptions.set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -148,6 +166,9 @@ impl Metrics {
     /// The exposition in the Prometheus text format.
     #[must_use]
     pub fn render(&self) -> String {
+        if let Some(now) = self.waiters_now.get() {
+            self.waiters.set(i64::try_from(now.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
+        }
         prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }
