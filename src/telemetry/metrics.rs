@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
 /// What happened to messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +34,26 @@ impl MessageEvent {
     }
 }
 
+/// Labels of one MCP request, as the OpenTelemetry conventions for MCP name them. They are static on
+/// purpose: nothing that a client sends can become one.
+#[derive(Debug, Clone, Copy)]
+pub struct Operation {
+    /// The method; `unknown` and `invalid` for what is not served or could not be read.
+    pub method: &'static str,
+    /// The tool, or nothing.
+    pub tool: &'static str,
+    /// What went wrong, or nothing.
+    pub error: &'static str,
+    /// The protocol revision.
+    pub revision: &'static str,
+}
+
 /// The metrics of one process.
 pub struct Metrics {
     registry: Registry,
     messages: IntCounterVec,
     delivery_latency: Histogram,
+    operations: HistogramVec,
 }
 
 impl Metrics {
@@ -59,9 +74,20 @@ impl Metrics {
             )
             .buckets(vec![0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0]),
         )?;
+        let operations = HistogramVec::new(
+            HistogramOpts::new(
+                "mcp_server_operation_duration_seconds",
+                "Duration of MCP requests; waits are part of it.",
+            )
+            .buckets(vec![
+                0.0002, 0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+            ]),
+            &["mcp_method_name", "gen_ai_tool_name", "error_type", "mcp_protocol_version"],
+        )?;
         registry.register(Box::new(messages.clone()))?;
+        registry.register(Box::new(operations.clone()))?;
         registry.register(Box::new(delivery_latency.clone()))?;
-        Ok(Self { registry, messages, delivery_latency })
+        Ok(Self { registry, messages, delivery_latency, operations })
     }
 
     /// Counts messages.
@@ -74,6 +100,14 @@ impl Metrics {
     /// A message was handed out this long after its acceptance.
     pub fn delivery_latency(&self, age: Duration) {
         self.delivery_latency.observe(age.as_secs_f64());
+    }
+
+    /// An MCP request ended after this long.
+    pub fn operation(&self, labels: &Operation, took: Duration) {
+        let Operation { method, tool, error, revision } = *labels;
+        self.operations
+            .with_label_values(&[method, tool, error, revision])
+            .observe(took.as_secs_f64());
     }
 
     /// The exposition in the Prometheus text format.

@@ -2,4 +2,4 @@
 
 mod metrics;
 
-pub use metrics::{MessageEvent, Metrics};
+pub use metrics::{MessageEvent, Metrics, Operation};
