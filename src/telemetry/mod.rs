@@ -5,5 +5,5 @@ mod metrics;
 mod spans;
 
 pub use logs::{LogFormat, Settings, Telemetry, TelemetryError, TraceExport};
-pub use metrics::{MessageEvent, Metrics};
+pub use metrics::{MessageEvent, Metrics, Operation};
 pub use spans::{CallSpan, link_to, trace_of};
