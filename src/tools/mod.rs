@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use crate::messaging::{CallContext, Delivery};
 
@@ -45,8 +45,8 @@ pub trait Tool: Send + Sync {
 pub struct ToolOutcome {
     /// Markdown for the model.
     pub text: String,
-    /// For programs, under the tool's `outputSchema`. `None` when it was refused.
-    pub structured: Option<Value>,
+    /// For programs, under the tool's `outputSchema`. `None` when the call was refused as a whole.
+    pub structured: Option<Box<RawValue>>,
     /// A tool execution error: refused, with a text that the model can act on.
     pub is_error: bool,
     /// To be settled by whoever writes the response.
