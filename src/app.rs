@@ -217,7 +217,7 @@ async fn run(config: &Config) -> Result<(), StartError> {
                 settling.clone(),
                 Arc::clone(&metrics),
             );
-            let registry = tools::registry(&messaging);
+            let registry = tools::registry(messaging.clone());
             let mcp =
                 McpServer::new(registry, messaging.clone(), Arc::clone(&metrics), stop.clone());
             HttpState {
