@@ -11,7 +11,8 @@ use super::{
     get_messages::{self, Mail},
     markdown,
     outcome::{self, Stop},
-    send_message::{self, ResultView, Terms},
+    send_message,
+    send_results::{self, ResultView, Terms},
 };
 use crate::{
     messaging::{
@@ -97,7 +98,7 @@ impl SendMessageWithoutWaiting {
             acknowledge: Acknowledge::Auto,
             receipt: None,
         };
-        let received = if send_message::none_accepted(&posted.results) {
+        let received = if send_results::none_accepted(&posted.results) {
             None
         } else {
             match self.messaging.receive(fetch, context).await.map_err(Stop::sort) {
@@ -117,8 +118,8 @@ fn render(
     mut received: Option<Received>,
     terms: Terms,
 ) -> Result<ToolOutcome, Stop> {
-    let results = send_message::results(&posted.results, terms);
-    let mut text = send_message::told(&posted.results, &results, terms);
+    let results = send_results::results(&posted.results, terms);
+    let mut text = send_results::told(&posted.results, &results, terms);
     match &mut received {
         Some(received) => {
             merge(&mut received.notices, &mut posted.notices);
@@ -128,7 +129,7 @@ fn render(
     }
     let mail = received.as_ref().map(|received| get_messages::mail(sender, received));
     let mut outcome = ToolOutcome::answer(text, &Answer { results: &results, mail })?;
-    outcome.is_error = send_message::none_accepted(&posted.results);
+    outcome.is_error = send_results::none_accepted(&posted.results);
     let fetched = received.and_then(|received| received.delivery);
     Ok(outcome.carrying(both(posted.delivery, fetched)))
 }
