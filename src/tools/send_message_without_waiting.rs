@@ -125,7 +125,12 @@ fn render(
             merge(&mut received.notices, &mut posted.notices);
             get_messages::told(&mut text, received, std::time::Duration::ZERO)?;
         }
-        None => markdown::notices(&mut text, &posted.notices),
+        None => {
+            if !send_results::none_accepted(&posted.results) {
+                text.push_str("Your own messages could not be read now: call get_messages.\n");
+            }
+            markdown::notices(&mut text, &posted.notices);
+        }
     }
     let mail = received.as_ref().map(|received| get_messages::mail(sender, received));
     let mut outcome = ToolOutcome::answer(text, &Answer { results: &results, mail })?;
@@ -191,6 +196,16 @@ mod tests {
         assert_eq!(answer["messages"][0]["text"], "yours");
         assert_eq!(answer["notices"].as_array().unwrap().len(), 1);
         samples::assert_fits("send_message_without_waiting", &outcome);
+    }
+
+    #[test]
+    fn a_send_stays_told_when_the_mail_cannot_be_read() {
+        let sent = samples::sent(SentStatus::Queued, Presence::Waiting);
+        let results = vec![samples::result("bob", Ok(sent))];
+        let posted = Posted { results, notices: Vec::new(), delivery: None };
+        let outcome = render(&samples::id("alice"), posted, None, terms()).unwrap();
+        assert!(!outcome.is_error && outcome.text.starts_with("Sent: message_id "));
+        assert!(outcome.text.ends_with("could not be read now: call get_messages.\n"));
     }
 
     #[test]
