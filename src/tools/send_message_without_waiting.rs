@@ -1,6 +1,8 @@
 //! `send_message_without_waiting`, which clients of the Python original call: sends, and brings the
 //! sender's own mail back with the answer. Not listed: `send_message` and `get_messages` are.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -93,7 +95,7 @@ impl SendMessageWithoutWaiting {
         let posted = self.messaging.send(request, context).await.map_err(Stop::sort)?;
         let fetch = ReceiveRequest {
             client: sender.clone(),
-            wait: std::time::Duration::ZERO,
+            wait: Duration::ZERO,
             max_messages: None,
             acknowledge: Acknowledge::Auto,
             receipt: None,
@@ -120,21 +122,19 @@ fn render(
 ) -> Result<ToolOutcome, Stop> {
     let results = send_results::results(&posted.results, terms);
     let mut text = send_results::told(&posted.results, &results, terms);
-    match &mut received {
-        Some(received) => {
-            merge(&mut received.notices, &mut posted.notices);
-            get_messages::told(&mut text, received, std::time::Duration::ZERO)?;
+    let nobody = send_results::none_accepted(&posted.results);
+    if let Some(received) = &mut received {
+        merge(&mut received.notices, &mut posted.notices);
+        get_messages::told(&mut text, received, Duration::ZERO)?;
+    } else {
+        if !nobody {
+            text.push_str("Your own messages could not be read now: call get_messages.\n");
         }
-        None => {
-            if !send_results::none_accepted(&posted.results) {
-                text.push_str("Your own messages could not be read now: call get_messages.\n");
-            }
-            markdown::notices(&mut text, &posted.notices);
-        }
+        markdown::notices(&mut text, &posted.notices);
     }
     let mail = received.as_ref().map(|received| get_messages::mail(sender, received));
     let mut outcome = ToolOutcome::answer(text, &Answer { results: &results, mail })?;
-    outcome.is_error = send_results::none_accepted(&posted.results);
+    outcome.is_error = nobody;
     let fetched = received.and_then(|received| received.delivery);
     Ok(outcome.carrying(both(posted.delivery, fetched)))
 }
