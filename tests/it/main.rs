@@ -5,5 +5,7 @@
 #[macro_use]
 mod support;
 
+mod faults;
 mod layers;
 mod queue_contract;
+mod replicas;

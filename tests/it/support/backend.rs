@@ -6,11 +6,18 @@ use mcp_messaging::{
     model::{ManualClock, Message, MessageId, MessageState},
     queue::{
         FetchRequest, Fetched, LeaseId, Limits, NewMessage, Outcome, QueueBackend, Sent,
-        SentStatus, Stamp, Taken, Topic, Wakeups, memory::MemoryQueue,
+        SentStatus, Stamp, Taken, Topic, Wakeups,
+        memory::MemoryQueue,
+        redis::{RedisSettings, RedisStore},
     },
+    telemetry::Metrics,
 };
+use tokio_util::task::TaskTracker;
 
-use super::people::{inbox, secs};
+use super::{
+    people::{inbox, secs},
+    redis_server::{Persistence, RedisServer},
+};
 
 /// The limits of every backend under test.
 pub(crate) const LIMITS: Limits = Limits {
@@ -25,11 +32,11 @@ pub(crate) const LIMITS: Limits = Limits {
 pub(crate) struct Backend {
     pub(crate) queue: Arc<dyn QueueBackend>,
     time: Time,
+    _server: Option<RedisServer>,
 }
 
 enum Time {
     Manual(ManualClock),
-    #[expect(dead_code, reason = "for a store with a clock of its own")]
     Real,
 }
 
@@ -42,7 +49,23 @@ pub(crate) fn memory_backend() -> Backend {
 pub(crate) fn memory_backend_with(limits: Limits) -> Backend {
     let clock = ManualClock::new(1_700_000_000_000_000);
     let queue = Arc::new(MemoryQueue::new(limits, Arc::new(clock.clone())));
-    Backend { queue, time: Time::Manual(clock) }
+    Backend { queue, time: Time::Manual(clock), _server: None }
+}
+
+/// The store in a Redis of its own, whose time passes as it does.
+pub(crate) async fn redis_backend() -> Backend {
+    redis_backend_with(LIMITS).await
+}
+
+/// [`redis_backend`] with other limits.
+pub(crate) async fn redis_backend_with(limits: Limits) -> Backend {
+    let server = RedisServer::start(Persistence::None);
+    let settings = RedisSettings { url: server.url(), ..RedisSettings::default() };
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let store = RedisStore::start(settings, limits, metrics, TaskTracker::new()).unwrap();
+    let queue = store.queue().unwrap();
+    queue.prepare().await.unwrap();
+    Backend { queue: Arc::new(queue), time: Time::Real, _server: Some(server) }
 }
 
 impl Deref for Backend {

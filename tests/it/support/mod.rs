@@ -3,11 +3,15 @@
 mod backend;
 mod people;
 mod redis_server;
+mod replica;
 
 pub(crate) use backend::{
-    Backend, LIMITS, anything, memory_backend, memory_backend_with, texts_of, wakes,
+    Backend, LIMITS, anything, memory_backend, memory_backend_with, redis_backend,
+    redis_backend_with, texts_of, wakes,
 };
 pub(crate) use people::{Draft, inbox, message, ms, secs, tenant};
+pub(crate) use redis_server::{Persistence, RedisServer, Reply};
+pub(crate) use replica::{Agent, Replica, texts};
 
 /// Runs every law on every backend.
 macro_rules! for_each_backend {
@@ -15,10 +19,9 @@ macro_rules! for_each_backend {
         mod on_memory {
             $( #[tokio::test] async fn $law() { super::$law(crate::support::memory_backend()).await; } )*
         }
-        // On Redis: uncomment, and open `support::backend::redis_backend`.
-        // mod on_redis {
-        //     $( #[tokio::test] async fn $law() { super::$law(crate::support::redis_backend().await).await; } )*
-        // }
+        mod on_redis {
+            $( #[tokio::test] async fn $law() { super::$law(crate::support::redis_backend().await).await; } )*
+        }
     };
 }
 

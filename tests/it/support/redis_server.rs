@@ -23,6 +23,7 @@ pub(crate) enum Persistence {
 pub(crate) struct RedisServer {
     port: u16,
     persistence: Persistence,
+    arguments: Vec<String>,
     dir: TempDir,
     process: Option<Child>,
 }
@@ -45,12 +46,18 @@ pub(crate) enum Reply {
 impl RedisServer {
     /// A server that answers.
     pub(crate) fn start(persistence: Persistence) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_with(persistence, &[])
+    }
+
+    /// A server with more arguments.
+    pub(crate) fn start_with(persistence: Persistence, arguments: &[&str]) -> Self {
+        let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
         // Somebody else may take the port between our look and the server's: then try another.
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let dir = tempfile::tempdir_in(dir.path()).unwrap();
-            let mut server = Self { port, persistence, dir, process: None };
+            let dir = tempfile::tempdir().unwrap();
+            let arguments = arguments.clone();
+            let mut server = Self { port, persistence, arguments, dir, process: None };
             if server.run() {
                 return server;
             }
@@ -68,6 +75,7 @@ impl RedisServer {
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--appendonly", append, "--appendfsync", "always", "--dir"])
             .arg(self.dir.path())
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
