@@ -7,3 +7,4 @@ mod support;
 
 mod layers;
 mod queue_contract;
+mod queue_model;

@@ -18,7 +18,7 @@ pub(crate) const LIMITS: Limits = Limits {
     inbox_bytes: 200_000,
     open_waits: 3,
     ledger_entries: 500,
-    ledger_life: Duration::from_secs(24 * 3600),
+    ledger_life: Duration::from_hours(24),
 };
 
 /// A store and the way to let time pass for it.

@@ -45,11 +45,10 @@ pub(crate) enum Reply {
 impl RedisServer {
     /// A server that answers.
     pub(crate) fn start(persistence: Persistence) -> Self {
-        let dir = tempfile::tempdir().unwrap();
         // Somebody else may take the port between our look and the server's: then try another.
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let dir = tempfile::tempdir_in(dir.path()).unwrap();
+            let dir = tempfile::tempdir().unwrap();
             let mut server = Self { port, persistence, dir, process: None };
             if server.run() {
                 return server;
@@ -126,7 +125,9 @@ fn ask(port: u16, words: &[&str]) -> std::io::Result<Reply> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut request = format!("*{}\r\n", words.len());
     for word in words {
-        request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        for part in ["$", &word.len().to_string(), "\r\n", word, "\r\n"] {
+            request.push_str(part);
+        }
     }
     stream.write_all(request.as_bytes())?;
     read(&mut BufReader::new(stream))
