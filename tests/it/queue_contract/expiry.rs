@@ -13,7 +13,6 @@ for_each_backend!(
     later_arrivals_do_not_prolong_a_life,
     many_expired_messages_hide_none_behind_them,
     an_expired_message_does_not_come_back_from_its_lease,
-    a_lease_on_expired_messages_holds_up_nobody,
     a_long_life_is_not_cut_by_a_short_one_behind,
 );
 
@@ -79,16 +78,6 @@ async fn an_expired_message_does_not_come_back_from_its_lease(backend: Backend) 
     backend.release(&inbox("bob"), request.lease).await.unwrap();
     let got = backend.drain("bob").await;
     assert_eq!((texts_of(&got), got[0].redelivered), (vec!["long"], true));
-}
-
-async fn a_lease_on_expired_messages_holds_up_nobody(backend: Backend) {
-    backend.queue_up(&message("alice", "bob", "short").living(ms(300))).await;
-    backend.lease("bob", &anything()).await;
-    backend.pass(ms(600)).await;
-    backend.queue_up(&message("alice", "bob", "new")).await;
-    let (got, upto) = backend.lease("bob", &anything()).await;
-    assert_eq!((texts_of(&got), got[0].redelivered), (vec!["new"], false));
-    assert_eq!(backend.ack(&inbox("bob"), upto).await.unwrap(), 1);
 }
 
 async fn a_long_life_is_not_cut_by_a_short_one_behind(backend: Backend) {
