@@ -10,7 +10,10 @@ use mcp_messaging::{
     },
 };
 
-use super::people::{inbox, secs};
+use super::{
+    people::{inbox, secs},
+    redis_server::RedisServer,
+};
 
 /// The limits of every backend under test.
 pub(crate) const LIMITS: Limits = Limits {
@@ -24,12 +27,16 @@ pub(crate) const LIMITS: Limits = Limits {
 /// A store and the way to let time pass for it.
 pub(crate) struct Backend {
     pub(crate) queue: Arc<dyn QueueBackend>,
-    time: Time,
+    pub(super) time: Time,
+    pub(super) _server: Option<RedisServer>,
 }
 
-enum Time {
+/// Whose clock a store goes by.
+pub(super) enum Time {
+    /// One that a test moves.
     Manual(ManualClock),
     #[expect(dead_code, reason = "for a store with a clock of its own")]
+    /// Its own.
     Real,
 }
 
@@ -42,7 +49,7 @@ pub(crate) fn memory_backend() -> Backend {
 pub(crate) fn memory_backend_with(limits: Limits) -> Backend {
     let clock = ManualClock::new(1_700_000_000_000_000);
     let queue = Arc::new(MemoryQueue::new(limits, Arc::new(clock.clone())));
-    Backend { queue, time: Time::Manual(clock) }
+    Backend { queue, time: Time::Manual(clock), _server: None }
 }
 
 impl Deref for Backend {
