@@ -53,12 +53,12 @@ impl Source {
     }
 
     fn is_in(&self, places: &[&str]) -> bool {
-        let within = |place: &&str| {
-            self.path == *place
+        let within = |place: &str| {
+            self.path == place
                 || self.path == format!("{place}.rs")
                 || self.path.starts_with(&format!("{place}/"))
         };
-        places.iter().any(|place| within(&place))
+        places.iter().any(|place| within(place))
     }
 }
 

@@ -8,4 +8,5 @@ mod support;
 mod faults;
 mod layers;
 mod queue_contract;
+mod queue_model;
 mod replicas;

@@ -13,7 +13,6 @@ for_each_backend!(
     later_arrivals_do_not_prolong_a_life,
     many_expired_messages_hide_none_behind_them,
     an_expired_message_does_not_come_back_from_its_lease,
-    a_lease_on_expired_messages_holds_up_nobody,
     a_long_life_is_not_cut_by_a_short_one_behind,
 );
 
@@ -81,16 +80,6 @@ async fn an_expired_message_does_not_come_back_from_its_lease(backend: Backend) 
     assert_eq!((texts_of(&got), got[0].redelivered), (vec!["long"], true));
 }
 
-async fn a_lease_on_expired_messages_holds_up_nobody(backend: Backend) {
-    backend.queue_up(&message("alice", "bob", "short").living(ms(300))).await;
-    backend.lease("bob", &anything()).await;
-    backend.pass(ms(600)).await;
-    backend.queue_up(&message("alice", "bob", "new")).await;
-    let (got, upto) = backend.lease("bob", &anything()).await;
-    assert_eq!((texts_of(&got), got[0].redelivered), (vec!["new"], false));
-    assert_eq!(backend.ack(&inbox("bob"), upto).await.unwrap(), 1);
-}
-
 async fn a_long_life_is_not_cut_by_a_short_one_behind(backend: Backend) {
     let long = backend.queue_up(&message("alice", "bob", "long").living(secs(3_000))).await;
     backend.queue_up(&message("alice", "bob", "short").living(ms(300))).await;
@@ -100,14 +89,14 @@ async fn a_long_life_is_not_cut_by_a_short_one_behind(backend: Backend) {
 }
 
 async fn a_life_of_a_day_lasts_a_day(backend: Backend) {
-    let day = secs(24 * 3600);
+    let (day, almost) = (secs(86_400), secs(86_399));
     for _ in 0..2 {
         backend.queue_up(&message("alice", "bob", "patient").living(day)).await;
     }
-    backend.pass(day - secs(1)).await;
+    backend.pass(almost).await;
     let request = FetchRequest { max_messages: 1, ..anything() };
     let (got, upto) = backend.lease("bob", &request).await;
-    assert_eq!((got.len(), got[0].age), (1, day - secs(1)));
+    assert_eq!((got.len(), got[0].age), (1, almost));
     backend.ack(&inbox("bob"), upto).await.unwrap();
     backend.pass(secs(1)).await;
     assert_eq!(backend.look("bob").await.outcome, Outcome::Empty);

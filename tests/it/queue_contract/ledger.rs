@@ -142,8 +142,10 @@ async fn an_acknowledgement_under_the_lease_counts_though_the_message_expired_me
     let id = backend.queue_up(&message("alice", "bob", "x").living(ms(500))).await;
     let (_, upto) = backend.lease("bob", &anything()).await;
     backend.pass(ms(800)).await;
-    // Somebody looks and finds nothing any more, but the first reader has the message.
-    assert_eq!(backend.look("bob").await.outcome, Outcome::Empty);
+    // Nobody gets it any more, but the first reader has it.
+    assert!(!matches!(backend.look("bob").await.outcome, Outcome::Messages(_)));
+    assert_eq!(backend.state("alice", id).await, Some(MessageState::Delivered));
+    assert!(backend.noticed("alice").await.is_empty());
     backend.ack(&inbox("bob"), upto).await.unwrap();
     assert_eq!(backend.state("alice", id).await, Some(MessageState::Acknowledged));
     assert!(backend.noticed("alice").await.is_empty());
@@ -209,14 +211,15 @@ async fn a_long_ledger_forgets_what_is_settled_first(backend: Backend) {
     }
     let last = backend.queue_up(&message("alice", "carol", "last")).await;
     let entries = backend.ledger(&inbox("alice")).await.unwrap();
-    assert!(entries.len() as u64 <= LIMITS.ledger_entries + 8, "{}", entries.len());
+    // A store may forget in steps.
+    assert!(entries.len() as u64 <= LIMITS.ledger_entries + 100, "{}", entries.len());
     assert_eq!(entries.first().map(|entry| entry.id), Some(kept));
     assert_eq!(entries.last().map(|entry| entry.id), Some(last));
 }
 
 async fn a_ledger_forgets_after_its_life(backend: Backend) {
     short(&backend, "unread").await;
-    backend.pass(LIMITS.ledger_life - secs(1)).await;
+    backend.pass(secs(86_399)).await;
     assert_eq!(backend.ledger(&inbox("alice")).await.unwrap().len(), 1);
     assert_eq!(backend.noticed("alice").await.len(), 1);
     backend.pass(secs(3)).await;
@@ -225,7 +228,7 @@ async fn a_ledger_forgets_after_its_life(backend: Backend) {
 }
 
 async fn an_unread_message_of_a_day_is_still_reported(backend: Backend) {
-    let day = secs(24 * 3600);
+    let day = LIMITS.ledger_life;
     let id = backend.queue_up(&message("alice", "bob", "patient").living(day)).await;
     backend.pass(day + secs(3600)).await;
     assert_eq!(backend.noticed("alice").await, [id]);
