@@ -229,13 +229,13 @@ async fn read(
     let at_once = poll_fn(|cx| Poll::Ready(collect.poll_unpin(cx))).await;
     match at_once {
         Poll::Ready(done) => done?,
-        Poll::Pending => match timeout(config.client_request_timeout, collect).await {
-            Ok(done) => done?,
-            Err(_) => {
+        Poll::Pending => {
+            let Ok(done) = timeout(config.client_request_timeout, collect).await else {
                 let why = "the body took too long to arrive";
                 return Err(refusal(StatusCode::REQUEST_TIMEOUT, why));
-            }
-        },
+            };
+            done?;
+        }
     }
     Ok(body.whole())
 }
