@@ -26,7 +26,7 @@ async fn assert_given_back(house: &House, what: &str) {
 
 #[tokio::test]
 async fn what_was_written_is_acknowledged_once_and_the_connection_goes_on() {
-    let house = House::open().await;
+    let house = House::open();
     let mut client = Client::connect(house.address).await;
     for arguments in
         ["{}", r#"{"wait_ms":5000}"#, r#"{"pad":3000000}"#, r#"{"wait_ms":5000,"pad":3000000}"#]
@@ -50,7 +50,7 @@ async fn what_was_written_is_acknowledged_once_and_the_connection_goes_on() {
 
 #[tokio::test]
 async fn a_client_that_hangs_up_while_it_waits_is_noticed_at_once() {
-    let house = House::open().await;
+    let house = House::open();
     for arguments in [r#"{"stream":1}"#, "{}"] {
         let mut client = Client::connect(house.address).await;
         client.send(&call("hang", arguments)).await;
@@ -74,7 +74,7 @@ async fn a_client_that_hangs_up_while_it_waits_is_noticed_at_once() {
 
 #[tokio::test]
 async fn mail_is_not_acknowledged_to_a_client_that_was_gone_before_it_came() {
-    let house = House::open().await;
+    let house = House::open();
     for arguments in [r#"{"wait_ms":60000}"#, r#"{"wait_ms":60000,"pad":100000}"#] {
         for _ in 0..50 {
             let mut client = Client::connect(house.address).await;
@@ -96,7 +96,7 @@ async fn mail_is_not_acknowledged_to_a_client_that_was_gone_before_it_came() {
 
 #[tokio::test]
 async fn a_large_response_that_is_cut_off_at_any_point_is_given_back() {
-    let house = House::open().await;
+    let house = House::open();
     house.store.put("m".repeat(8 * MIB));
     for arguments in ["{}", r#"{"wait_ms":60000}"#] {
         for read_before in [0, 1, 100, 10_000, MIB] {
@@ -123,7 +123,7 @@ async fn a_large_response_that_is_cut_off_at_any_point_is_given_back() {
 
 #[tokio::test]
 async fn nothing_is_acknowledged_before_the_last_byte_was_taken_and_the_lease_is_kept_meanwhile() {
-    let house = House::open().await;
+    let house = House::open();
     for arguments in ["{}", r#"{"wait_ms":60000}"#] {
         let (acked, extended) = (house.store.count(Did::Acked), house.store.count(Did::Extended));
         house.store.put("m".repeat(8 * MIB));
@@ -142,7 +142,7 @@ async fn nothing_is_acknowledged_before_the_last_byte_was_taken_and_the_lease_is
 #[tokio::test]
 async fn a_client_that_never_reads_loses_its_lease_in_the_end() {
     let config = HttpConfig { write_stall_timeout: Duration::from_millis(600), ..quick() };
-    let house = House::with(config, false).await;
+    let house = House::with(&config, false);
     house.store.put("m".repeat(8 * MIB));
     let mut client = Client::connect_small(house.address).await;
     client.send(&call("take", "{}")).await;
@@ -154,7 +154,7 @@ async fn a_client_that_never_reads_loses_its_lease_in_the_end() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order_and_settled_each() {
-    let house = House::open().await;
+    let house = House::open();
     house.store.put("one");
     let mut client = Client::connect(house.address).await;
     let echo = call("echo", r#"{"text":"hi"}"#);
@@ -178,7 +178,7 @@ async fn pipelined_requests_are_answered_in_order_and_settled_each() {
 
 #[tokio::test]
 async fn a_stop_ends_waits_with_an_answer_and_takes_well_under_a_second() {
-    let house = House::open().await;
+    let house = House::open();
     let mut idle = Client::connect(house.address).await;
     idle.send(&call("echo", r#"{"text":"hi"}"#)).await;
     idle.reply().await;
@@ -203,7 +203,7 @@ async fn a_stop_ends_waits_with_an_answer_and_takes_well_under_a_second() {
 
 #[tokio::test]
 async fn a_reader_that_is_stuck_does_not_hold_a_stop() {
-    let house = House::open().await;
+    let house = House::open();
     house.store.put("m".repeat(8 * MIB));
     let mut client = Client::connect_small(house.address).await;
     client.send(&call("take", "{}")).await;

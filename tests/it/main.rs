@@ -2,5 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod disconnect;
+mod endpoint;
 mod house;
 mod wire;

@@ -49,11 +49,11 @@ pub(crate) fn rules() -> Rules {
 }
 
 impl House {
-    pub(crate) async fn open() -> Self {
-        Self::with(quick(), false).await
+    pub(crate) fn open() -> Self {
+        Self::with(&quick(), false)
     }
 
-    pub(crate) async fn with(config: HttpConfig, ops_apart: bool) -> Self {
+    pub(crate) fn with(config: &HttpConfig, ops_apart: bool) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = http::bind(any, 64).unwrap();
         let ops_listener = ops_apart.then(|| http::bind(any, 64).unwrap());
@@ -85,7 +85,7 @@ impl House {
             }
         };
         let (server, stopper) =
-            http::serve(vec![listener], ops_listener, &config, make_state).unwrap();
+            http::serve(vec![listener], ops_listener, config, make_state).unwrap();
         let tasks = TaskTracker::new();
         tasks.spawn(server);
         Self { address, ops, store, stop, stopper, tasks }
@@ -115,7 +115,7 @@ impl House {
 pub(crate) fn modern(method: &str, name: Option<&str>, params: &str) -> (String, String) {
     let mut headers = format!("MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: {method}\r\n");
     if let Some(name) = name {
-        headers.push_str(&format!("Mcp-Name: {name}\r\n"));
+        headers = format!("{headers}Mcp-Name: {name}\r\n");
     }
     let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
     let comma = if params.is_empty() { "" } else { "," };
