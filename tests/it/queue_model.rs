@@ -15,9 +15,11 @@ use mcp_messaging::{
         Taken,
     },
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::TestRunner};
 
-use crate::support::{Backend, Draft, anything, inbox, memory_backend, message, secs};
+use crate::support::{
+    Backend, Draft, anything, inbox, memory_backend, message, redis_backend, secs,
+};
 
 const CLIENTS: usize = 3;
 
@@ -345,14 +347,15 @@ async fn same_history(one: &Backend, other: &Backend, ops: &[Op]) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
-
-    // The second store is memory too until another one can be plugged in here: for now this holds
-    // that nothing is lost, and that every copy but the first is marked.
-    #[test]
-    fn two_stores_tell_the_same_story(ops in prop::collection::vec(op(), 1..120)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(same_history(&memory_backend(), &memory_backend(), &ops));
-    }
+#[test]
+fn memory_and_redis_tell_the_same_story() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let redis = runtime.block_on(redis_backend()); // one for all: names are unique per history
+    let config = ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() };
+    TestRunner::new(config)
+        .run(&prop::collection::vec(op(), 1..120), |ops| {
+            runtime.block_on(same_history(&memory_backend(), &redis, &ops));
+            Ok(())
+        })
+        .unwrap();
 }
