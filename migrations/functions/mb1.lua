@@ -65,7 +65,7 @@ end
 -- Exceptions to "everything up to the acknowledged stamp was acknowledged":
 -- E lo hi: expired unread; L lo hi t: expired under a lease that reaches to hi and may be acknowledged
 -- until the time t; P s: expired while parked; A s: a reply acknowledged out of order; R s t: returned to
--- the inbox under stamp t.
+-- the inbox under stamp t; T s t: the same after it was handed out.
 local function except(x, record, keep)
   if call('RPUSH', x, record) > EXCEPTIONS_MAX then call('LTRIM', x, -EXCEPTIONS_MAX, -1) end
   call('PEXPIRE', x, fmt(keep + keep / 2))
@@ -175,7 +175,7 @@ local function unpark(q, m, r, x, wait, state, us, now, keep)
   if h_exp(h) > now then
     local flags = state == '2' and bit.bor(h_flags(h), COPY) or h_flags(h)
     local stamp = append(q, m, us, now, flags, p[2], h_exp(h), h_id(h), string.sub(h, 39), keep)
-    except(x, 'R' .. struct.pack('>dd', h_stamp(h), stamp), keep)
+    except(x, (state == '2' and 'T' or 'R') .. struct.pack('>dd', h_stamp(h), stamp), keep)
     back = 1
   else
     except(x, 'P' .. struct.pack('>d', h_stamp(h)), keep)
@@ -300,7 +300,8 @@ local function fate(k, now, f, exceptions, stamp, exp, parked)
     elseif one == stamp then
       if kind == 'P' then return 'e' end
       if kind == 'A' then return 'a' end
-      return fate(k, now, f, exceptions, (struct.unpack('>d', record, 10)), exp, false)
+      local then_on = fate(k, now, f, exceptions, (struct.unpack('>d', record, 10)), exp, false)
+      return kind == 'T' and then_on == 'q' and 'd' or then_on
     end
   end
   if stamp <= f.acked then return 'a' end
@@ -441,7 +442,6 @@ local function send(keys, a)
     call('PEXPIRE', q, fmt(max(exp, last_exp) - now))
     call('HSET', m, 'b', fmt(held + size), 's', fmt(stamp), 'e', fmt(max(exp, last_exp)))
     if exp < last_exp then call('HSET', m, 'mt', '1') elseif depth == 0 and last_exp == 0 then call('HDEL', m, 'mt') end
-    if a[5] ~= '' and sw then call('HDEL', sw, 'a' .. a[5]) end
   end
   keep_alive(m, f[4], now, keep)
   if wait_ms > 0 and sw then open_wait(sm, sw, id, recipient, wait_ms, now, keep) end
