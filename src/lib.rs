@@ -8,6 +8,7 @@
 //! [`config::Config`]. [`telemetry`] and [`config`] are leaves. `ARCHITECTURE.md` has the picture,
 //! the walkthroughs and the invariants; `tests/it/layers.rs` enforces the arrow.
 
+pub mod config;
 pub mod messaging;
 pub mod model;
 pub mod queue;

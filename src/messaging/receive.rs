@@ -186,7 +186,7 @@ impl MessagingService {
                 lease_for: life,
                 max_messages: request.max_messages.unwrap_or(self.rules.fetch_messages).max(1),
                 max_bytes: self.rules.fetch_bytes,
-                waiting: (!remaining.is_zero()).then_some(Waiting {
+                waiting: waits.then_some(Waiting {
                     remaining,
                     session: context.session,
                     call,

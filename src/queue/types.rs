@@ -174,7 +174,7 @@ pub struct FetchRequest {
 /// A blocking fetch.
 #[derive(Debug, Clone)]
 pub struct Waiting {
-    /// How much longer.
+    /// How much longer. Zero: its last look.
     pub remaining: Duration,
     /// Which waiting call this is, if it belongs to a session.
     pub session: Option<SessionKey>,

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 
 /// What happened to messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,11 @@ pub struct Metrics {
     registry: Registry,
     messages: IntCounterVec,
     delivery_latency: Histogram,
+    redis_calls: HistogramVec,
+    redis_reconnects: IntCounter,
+    deaf_subscriptions: IntCounter,
+    missed_wakeups: IntCounter,
+    subscriptions: IntGauge,
 }
 
 impl Metrics {
@@ -59,9 +66,46 @@ impl Metrics {
             )
             .buckets(vec![0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0]),
         )?;
+        let redis_calls = HistogramVec::new(
+            HistogramOpts::new(
+                "mcp_messaging_redis_command_duration_seconds",
+                "Time of one Redis Function, repetitions included.",
+            )
+            .buckets(vec![0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5, 2.0, 5.0]),
+            &["function"],
+        )?;
+        let counter = |name: &str, help: &str| IntCounter::new(name, help);
+        let redis_reconnects = counter(
+            "mcp_messaging_redis_reconnects_total",
+            "Connections of the subscriber to Redis, the first one included.",
+        )?;
+        let deaf_subscriptions = counter(
+            "mcp_messaging_deaf_subscriptions_total",
+            "Subscriptions found deaf on a healthy connection and renewed.",
+        )?;
+        let missed_wakeups = counter(
+            "mcp_messaging_missed_wakeups_total",
+            "Wake-ups that only the safety poll brought. Must stay 0.",
+        )?;
+        let subscriptions =
+            IntGauge::new("mcp_messaging_subscriptions", "Wake channels that this replica hears.")?;
         registry.register(Box::new(messages.clone()))?;
         registry.register(Box::new(delivery_latency.clone()))?;
-        Ok(Self { registry, messages, delivery_latency })
+        registry.register(Box::new(redis_calls.clone()))?;
+        registry.register(Box::new(redis_reconnects.clone()))?;
+        registry.register(Box::new(deaf_subscriptions.clone()))?;
+        registry.register(Box::new(missed_wakeups.clone()))?;
+        registry.register(Box::new(subscriptions.clone()))?;
+        Ok(Self {
+            registry,
+            messages,
+            delivery_latency,
+            redis_calls,
+            redis_reconnects,
+            deaf_subscriptions,
+            missed_wakeups,
+            subscriptions,
+        })
     }
 
     /// Counts messages.
@@ -74,6 +118,31 @@ impl Metrics {
     /// A message was handed out this long after its acceptance.
     pub fn delivery_latency(&self, age: Duration) {
         self.delivery_latency.observe(age.as_secs_f64());
+    }
+
+    /// A Redis Function took so long.
+    pub fn redis_call(&self, function: &'static str, took: Duration) {
+        self.redis_calls.with_label_values(&[function]).observe(took.as_secs_f64());
+    }
+
+    /// The subscriber connected to Redis.
+    pub fn redis_reconnected(&self) {
+        self.redis_reconnects.inc();
+    }
+
+    /// A subscription was found deaf.
+    pub fn deaf_subscription(&self) {
+        self.deaf_subscriptions.inc();
+    }
+
+    /// The safety poll found somebody asleep beside mail.
+    pub fn missed_wakeup(&self) {
+        self.missed_wakeups.inc();
+    }
+
+    /// So many wake channels are subscribed.
+    pub fn subscriptions(&self, count: usize) {
+        self.subscriptions.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// The exposition in the Prometheus text format.

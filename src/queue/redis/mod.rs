@@ -1,1 +1,597 @@
-//! placeholder
+//! The mailbox in Redis.
+//!
+//! Every operation is one function of `migrations/functions/mb1.lua` on the keys of one hash slot
+//! (single server, Sentinel and Cluster alike); `migrations/KEYSPACE.md` names the keys. A process has
+//! one [`RedisStore`] (subscriber, settings) and one [`RedisQueue`] with its own connection per worker.
+//!
+//! Not here: what a message means. This adapter only carries the contract of [`QueueBackend`].
+
+mod functions;
+mod keys;
+mod ledger;
+mod link;
+mod record;
+mod reply;
+mod subscriber;
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use fred::types::Value;
+use futures_util::StreamExt;
+use tokio_util::task::TaskTracker;
+
+pub use link::RedisSettings;
+
+use self::{
+    functions::Operation,
+    keys::InboxKeys,
+    link::Link,
+    record::Handed,
+    reply::{Answer, contract},
+    subscriber::Subscriber,
+};
+use super::{
+    Batch, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor, FetchRequest, Fetched,
+    InboxStat, LeaseId, LedgerEntry, Limits, NewMessage, Notice, Outcome, Peek, Presence, Profile,
+    QueueBackend, QueueError, Sent, SentStatus, Stamp, Taken, Topic, WaitState, Wakeups,
+};
+use crate::{
+    model::{ClientId, Inbox, MessageId, Tenant},
+    telemetry::Metrics,
+};
+
+/// Options of a call, as the functions read them.
+const OWN: i64 = 1;
+const KEYED: i64 = 2;
+const RETRY: i64 = 4;
+const SHARDED: i64 = 8;
+
+/// Where `send` takes its options among its arguments.
+const SEND_OPTIONS: usize = 8;
+
+/// What a process shares.
+#[derive(Clone)]
+pub struct RedisStore {
+    settings: RedisSettings,
+    limits: Limits,
+    clustered: bool,
+    scripts: Arc<AtomicBool>,
+    subscriber: Arc<Subscriber>,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+}
+
+impl RedisStore {
+    /// Begins to connect and to listen. Needs a tokio runtime. Redis may be away: then every
+    /// operation fails until it comes, and [`QueueBackend::ready`] says so.
+    ///
+    /// # Errors
+    /// [`QueueError::Unavailable`] if the URL is not usable.
+    pub fn start(
+        settings: RedisSettings,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+        tasks: TaskTracker,
+    ) -> Result<Self, QueueError> {
+        let clustered = settings.clustered()?;
+        let scripts = Arc::new(AtomicBool::new(false));
+        let open = || Link::open(&settings, Arc::clone(&scripts), Arc::clone(&metrics), &tasks);
+        let subscriber =
+            Subscriber::start(open()?, open()?, clustered, Arc::clone(&metrics), &tasks);
+        let subscriber = Arc::new(subscriber);
+        Ok(Self { settings, limits, clustered, scripts, subscriber, metrics, tasks })
+    }
+
+    /// A queue with a connection of its own, on the runtime of the caller.
+    ///
+    /// # Errors
+    /// [`QueueError::Unavailable`] if the URL is not usable.
+    pub fn queue(&self) -> Result<RedisQueue, QueueError> {
+        let link = Link::open(
+            &self.settings,
+            Arc::clone(&self.scripts),
+            Arc::clone(&self.metrics),
+            &self.tasks,
+        )?;
+        Ok(RedisQueue { store: self.clone(), link })
+    }
+
+    /// How many wake channels this process hears.
+    #[must_use]
+    pub fn subscriptions(&self) -> usize {
+        self.subscriber.subscriptions()
+    }
+}
+
+/// The mailbox in Redis, through one connection.
+#[derive(Clone)]
+pub struct RedisQueue {
+    store: RedisStore,
+    link: Link,
+}
+
+fn bytes(value: &[u8]) -> Value {
+    Value::Bytes(fred::bytes::Bytes::copy_from_slice(value))
+}
+
+fn text(value: &str) -> Value {
+    Value::String(value.into())
+}
+
+fn millis(duration: Duration) -> Value {
+    Value::Integer(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn count(number: u64) -> Value {
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+fn at_most(duration: Option<Duration>) -> Value {
+    duration.map_or(Value::Integer(0), millis)
+}
+
+impl RedisQueue {
+    /// Loads the library unless a newer revision is there, and warns if Redis does not persist.
+    ///
+    /// # Errors
+    /// [`QueueError::Unavailable`] says what to do.
+    pub async fn prepare(&self) -> Result<(), QueueError> {
+        self.link.ensure().await?;
+        if self.link.persists().await == Some(false) {
+            tracing::warn!(
+                "Redis runs without an append-only file: messages since its last snapshot are lost \
+                 when it stops (set appendonly yes)"
+            );
+        }
+        self.link.keeps_data().await
+    }
+
+    fn keep(&self) -> Value {
+        millis(self.store.limits.ledger_life)
+    }
+
+    fn options(&self) -> Value {
+        Value::Integer(if self.store.clustered { SHARDED } else { 0 })
+    }
+
+    /// Channel, inbox, options: what a function that wakes takes.
+    fn wake(&self, inbox: &Inbox, keys: &InboxKeys) -> [Value; 3] {
+        [text(&keys::channel(keys.bucket)), text(inbox.name()), self.options()]
+    }
+
+    async fn call(
+        &self,
+        operation: Operation,
+        bucket: u8,
+        keys: Vec<Value>,
+        args: Vec<Value>,
+    ) -> Result<Value, QueueError> {
+        self.link.call(operation, keys::slot(bucket), keys, args).await
+    }
+
+    /// In a cluster the sender's slot is another one: what one call does elsewhere takes three.
+    async fn send_across(&self, message: &NewMessage) -> Result<Sent, QueueError> {
+        let sender = InboxKeys::new(&message.sender);
+        let limits = &self.store.limits;
+        let mut candidates = Value::from_static_str("");
+        let mut due = false;
+        if message.in_reply_to.is_none() {
+            let args = vec![self.keep(), text(message.recipient.name())];
+            let keys = vec![sender.meta(), sender.waits()];
+            let value = self.call(Operation::Contact, sender.bucket, keys, args).await?;
+            let mut answer = Answer::new(value)?;
+            due = answer.integer()? == 1;
+            candidates = answer.bytes()?;
+        }
+        if let Some(wait) = message.wait {
+            let args = vec![
+                bytes(message.id.as_bytes()),
+                text(message.recipient.name()),
+                millis(wait),
+                count(limits.open_waits),
+                self.keep(),
+            ];
+            let keys = vec![sender.meta(), sender.waits()];
+            self.call(Operation::WaitOpen, sender.bucket, keys, args).await?;
+        }
+        let answered = match self.send_once(message, candidates, false).await {
+            Ok(answered) => answered,
+            Err(error) => {
+                if message.wait.is_some() {
+                    self.wait_close(&message.sender, message.id).await?;
+                }
+                return Err(error);
+            }
+        };
+        let mut sent = answered.sent;
+        sent.notices_due = due;
+        if let SentStatus::Duplicate(_) = sent.status {
+            if let Some(wait) = message.wait {
+                self.wait_close(&message.sender, message.id).await?;
+                let args = vec![
+                    bytes(sent.id.as_bytes()),
+                    text(message.recipient.name()),
+                    millis(wait),
+                    count(limits.open_waits),
+                    self.keep(),
+                ];
+                let keys = vec![sender.meta(), sender.waits()];
+                self.call(Operation::WaitOpen, sender.bucket, keys, args).await?;
+            }
+            return Ok(sent);
+        }
+        let args = vec![
+            bytes(message.id.as_bytes()),
+            text(message.recipient.name()),
+            answered.stamp,
+            answered.expires,
+            Value::Integer(i64::from(sent.status == SentStatus::Replied)),
+            self.keep(),
+            count(limits.ledger_entries),
+        ];
+        let keys = vec![sender.meta(), sender.ledger()];
+        match self.call(Operation::LedgerAdd, sender.bucket, keys, args).await {
+            Ok(due) => sent.notices_due |= reply::integer(&due)? == 1,
+            Err(error) => {
+                // It is accepted all the same: the sender is told that no notice will come.
+                tracing::warn!(error.kind = error.label(), error = %error, "the ledger was not written");
+                sent.unrecorded = true;
+            }
+        }
+        Ok(sent)
+    }
+
+    async fn send_once(
+        &self,
+        message: &NewMessage,
+        candidates: Value,
+        own: bool,
+    ) -> Result<Answered, QueueError> {
+        let recipient = InboxKeys::new(&message.recipient);
+        let mut keys = recipient.all();
+        let mut options = if self.store.clustered { SHARDED } else { 0 };
+        if own {
+            options |= OWN;
+            let sender = InboxKeys::new(&message.sender);
+            keys.extend([sender.meta(), sender.ledger(), sender.waits()]);
+        }
+        let mut digest = Value::from_static_str("");
+        if let Some(key) = &message.idempotency {
+            options |= KEYED;
+            keys.push(recipient.marker(key.as_bytes()));
+            digest = bytes(&message.content_digest());
+        }
+        let (flags, tail) = record::encode(message);
+        let limits = &self.store.limits;
+        let in_reply_to = message
+            .in_reply_to
+            .as_ref()
+            .map_or(Value::from_static_str(""), |id| bytes(id.as_bytes()));
+        let args = vec![
+            bytes(message.id.as_bytes()),
+            Value::Bytes(tail),
+            text(message.sender.name()),
+            text(message.recipient.name()),
+            in_reply_to,
+            text(&message.text),
+            millis(message.ttl),
+            Value::Integer(i64::from(flags)),
+            Value::Integer(options),
+            text(&keys::channel(recipient.bucket)),
+            count(limits.inbox_messages),
+            count(limits.inbox_bytes),
+            self.keep(),
+            count(limits.ledger_entries),
+            at_most(message.wait),
+            count(limits.open_waits),
+            digest,
+            candidates,
+        ];
+        let slot = keys::slot(recipient.bucket);
+        let repeat = |args: &mut [Value]| args[SEND_OPTIONS] = Value::Integer(options | RETRY);
+        let value = self.link.call_again(Operation::Send, slot, keys, args, repeat).await?;
+        let mut answer = Answer::new(value)?;
+        let status = answer.integer()?;
+        let id = answer.id()?;
+        let recipient = answer.presence()?;
+        let notices_due = answer.integer()? == 1;
+        let (stamp, expires) = (answer.bytes()?, answer.bytes()?);
+        let state = answer.bytes()?;
+        let status = match status {
+            0 => SentStatus::Queued,
+            1 => SentStatus::Replied,
+            2 => SentStatus::Duplicate(ledger::state(state.as_bytes().and_then(<[u8]>::first))),
+            other => return Err(contract(&format!("send answered {other}"))),
+        };
+        let sent = Sent { id, status, recipient, notices_due, unrecorded: false };
+        Ok(Answered { sent, stamp, expires })
+    }
+}
+
+/// What `send` answers.
+struct Answered {
+    sent: Sent,
+    stamp: Value,
+    expires: Value,
+}
+
+#[async_trait]
+impl QueueBackend for RedisQueue {
+    async fn send(&self, message: &NewMessage) -> Result<Sent, QueueError> {
+        if self.store.clustered {
+            return self.send_across(message).await;
+        }
+        Ok(self.send_once(message, Value::from_static_str(""), true).await?.sent)
+    }
+
+    async fn fetch(&self, inbox: &Inbox, request: &FetchRequest) -> Result<Fetched, QueueError> {
+        let keys = InboxKeys::new(inbox);
+        let none = || Value::from_static_str("");
+        let (wait, session, call, first) = match &request.waiting {
+            None => (Value::Integer(-1), none(), none(), 0),
+            Some(waiting) => (
+                millis(waiting.remaining),
+                waiting.session.as_ref().map_or_else(none, |session| bytes(session.as_bytes())),
+                bytes(waiting.call.as_bytes()),
+                i64::from(waiting.first),
+            ),
+        };
+        let [channel, name, options] = self.wake(inbox, &keys);
+        let args = vec![
+            count(request.max_messages as u64),
+            count(request.max_bytes as u64),
+            bytes(request.lease.as_bytes()),
+            millis(request.lease_for),
+            wait,
+            session,
+            call,
+            Value::Integer(first),
+            channel,
+            name,
+            options,
+            self.keep(),
+        ];
+        let value = self.call(Operation::Fetch, keys.bucket, keys.all(), args).await?;
+        let mut answer = Answer::new(value)?;
+        let kind = answer.integer()?;
+        let now_ms = answer.count()?;
+        let remaining = answer.count()?;
+        let due = answer.millis()?;
+        let notices_due = answer.integer()? == 1;
+        let seen_us = answer.count()?;
+        let attempt = u32::try_from(answer.count()?).unwrap_or(u32::MAX);
+        let upto = Stamp(answer.count()?);
+        let outcome = match kind {
+            0 => Outcome::Empty,
+            1 => {
+                let handed = Handed { now_ms, seen_us, attempt };
+                Outcome::Messages(Batch { messages: messages(answer, handed)?, upto })
+            }
+            2 => Outcome::Busy,
+            3 => Outcome::Superseded,
+            other => return Err(contract(&format!("fetch answered {other}"))),
+        };
+        Ok(Fetched { outcome, remaining, due, notices_due })
+    }
+
+    async fn ack(&self, inbox: &Inbox, upto: Stamp) -> Result<u64, QueueError> {
+        let keys = InboxKeys::new(inbox);
+        let names = vec![keys.queue(), keys.meta(), keys.exceptions()];
+        let [channel, name, options] = self.wake(inbox, &keys);
+        let args = vec![count(upto.0), channel, name, options];
+        let value = self.call(Operation::Ack, keys.bucket, names, args).await?;
+        Ok(u64::try_from(reply::integer(&value)?).unwrap_or_default())
+    }
+
+    async fn release(&self, inbox: &Inbox, lease: LeaseId) -> Result<bool, QueueError> {
+        let keys = InboxKeys::new(inbox);
+        let [channel, name, options] = self.wake(inbox, &keys);
+        let args = vec![bytes(lease.as_bytes()), channel, name, options];
+        let value = self.call(Operation::Release, keys.bucket, vec![keys.meta()], args).await?;
+        Ok(reply::integer(&value)? == 1)
+    }
+
+    async fn extend(
+        &self,
+        inbox: &Inbox,
+        lease: LeaseId,
+        by: Duration,
+    ) -> Result<bool, QueueError> {
+        let keys = InboxKeys::new(inbox);
+        let args = vec![bytes(lease.as_bytes()), millis(by)];
+        let value = self.call(Operation::Extend, keys.bucket, vec![keys.meta()], args).await?;
+        Ok(reply::integer(&value)? == 1)
+    }
+
+    async fn leave(&self, inbox: &Inbox) -> Result<(), QueueError> {
+        let keys = InboxKeys::new(inbox);
+        self.call(Operation::Leave, keys.bucket, vec![keys.meta()], Vec::new()).await?;
+        Ok(())
+    }
+
+    async fn wait_take(&self, inbox: &Inbox, wait: MessageId) -> Result<WaitState, QueueError> {
+        let keys = InboxKeys::new(inbox);
+        let args = vec![bytes(wait.as_bytes()), self.keep()];
+        let value = self.call(Operation::WaitTake, keys.bucket, keys.all(), args).await?;
+        let mut answer = Answer::new(value)?;
+        let kind = answer.integer()?;
+        let queued = answer.count()?;
+        let now_ms = answer.count()?;
+        let taken = match kind {
+            0 => Taken::Gone,
+            1 => Taken::Open,
+            2 => {
+                let again = answer.integer()? == 1;
+                let handed = Handed { now_ms, seen_us: 0, attempt: 1 };
+                let mut message = messages(answer, handed)?
+                    .pop()
+                    .ok_or_else(|| contract("wait_take answered without a reply"))?;
+                message.redelivered |= again;
+                message.in_reply_to.get_or_insert(wait);
+                Taken::Reply(Box::new(message))
+            }
+            other => return Err(contract(&format!("wait_take answered {other}"))),
+        };
+        Ok(WaitState { taken, queued })
+    }
+
+    async fn wait_done(&self, inbox: &Inbox, wait: MessageId) -> Result<(), QueueError> {
+        let keys = InboxKeys::new(inbox);
+        let args = vec![bytes(wait.as_bytes()), self.keep()];
+        self.call(Operation::WaitDone, keys.bucket, keys.all(), args).await?;
+        Ok(())
+    }
+
+    async fn wait_close(&self, inbox: &Inbox, wait: MessageId) -> Result<(), QueueError> {
+        let keys = InboxKeys::new(inbox);
+        let [channel, name, options] = self.wake(inbox, &keys);
+        let args = vec![bytes(wait.as_bytes()), self.keep(), channel, name, options];
+        self.call(Operation::WaitClose, keys.bucket, keys.all(), args).await?;
+        Ok(())
+    }
+
+    async fn peek(&self, inbox: &Inbox) -> Result<Peek, QueueError> {
+        let keys = InboxKeys::new(inbox);
+        let names = vec![keys.queue(), keys.meta()];
+        let mut answer =
+            Answer::new(self.call(Operation::Peek, keys.bucket, names, Vec::new()).await?)?;
+        Ok(Peek {
+            queued: answer.count()?,
+            leased: answer.count()?,
+            oldest: answer.millis()?,
+            presence: answer.presence()?,
+        })
+    }
+
+    async fn ledger(&self, sender: &Inbox) -> Result<Vec<LedgerEntry>, QueueError> {
+        self.ledger_entries(sender).await
+    }
+
+    async fn notices(&self, sender: &Inbox) -> Result<Vec<Notice>, QueueError> {
+        self.look_up(sender).await
+    }
+
+    async fn notices_told(&self, sender: &Inbox, ids: &[MessageId]) -> Result<(), QueueError> {
+        self.settle_told(sender, ids).await
+    }
+
+    async fn check_in(
+        &self,
+        inbox: &Inbox,
+        profile: &Profile,
+        keep: Duration,
+    ) -> Result<(), QueueError> {
+        let own = InboxKeys::new(inbox);
+        let args = vec![self.keep(), Value::from_static_str("")];
+        let keys = vec![own.meta(), own.waits()];
+        self.call(Operation::Contact, own.bucket, keys, args).await?;
+        let (keys, slot) = keys::directory(inbox.tenant());
+        let clean = |field: &str| field.replace('\0', " ");
+        let profile = format!("{}\0{}", clean(&profile.name), clean(&profile.capabilities));
+        let args = vec![text(inbox.client().expose()), text(&profile), millis(keep)];
+        self.link.call(Operation::CheckIn, slot, keys, args).await?;
+        Ok(())
+    }
+
+    async fn clients(
+        &self,
+        tenant: &Tenant,
+        query: &ClientQuery,
+    ) -> Result<ClientPage, QueueError> {
+        let (keys, slot) = keys::directory(tenant);
+        let from = query.cursor.map_or(0, |cursor| cursor.0);
+        let args =
+            vec![text(&query.text.to_ascii_lowercase()), count(from), count(query.limit as u64)];
+        let mut answer = Answer::new(self.link.call(Operation::Clients, slot, keys, args).await?)?;
+        let next = u64::try_from(answer.integer()?).ok().map(DirectoryCursor);
+        let mut page = ClientPage { clients: Vec::new(), next };
+        let mut rest = answer.rest();
+        while let (Some(id), Some(profile)) = (rest.next(), rest.next()) {
+            let (Some(id), Some(profile)) = (id.as_str(), profile.as_str()) else { continue };
+            let Ok(client) = id.parse::<ClientId>() else { continue };
+            let (name, capabilities) = profile.split_once('\0').unwrap_or((&*profile, ""));
+            let profile = Profile { name: name.to_owned(), capabilities: capabilities.to_owned() };
+            let (presence, queued) = (Presence::Unknown, 0);
+            page.clients.push(ClientEntry { client, profile, presence, queued });
+        }
+        let peeks = page.clients.iter().map(|entry| async {
+            self.peek(&Inbox::new(tenant.clone(), entry.client.clone())).await
+        });
+        let peeks = futures_util::future::try_join_all(peeks.collect::<Vec<_>>()).await?;
+        for (entry, peek) in page.clients.iter_mut().zip(peeks) {
+            (entry.presence, entry.queued) = (peek.presence, peek.queued);
+        }
+        Ok(page)
+    }
+
+    async fn inboxes(&self, tenant: &Tenant, limit: usize) -> Result<Vec<InboxStat>, QueueError> {
+        let pattern = format!("mb1:{{b*}}:{}/*:q", tenant.as_str());
+        let client = &self.link.client;
+        let scan = if self.store.clustered {
+            client.scan_cluster_buffered(pattern, Some(1000), None).left_stream()
+        } else {
+            client.scan_buffered(pattern, Some(1000), None).right_stream()
+        };
+        let mut scan = std::pin::pin!(scan);
+        let mut found = Vec::new();
+        while let Some(key) = scan.next().await {
+            let key = key.map_err(|error| QueueError::Unavailable { detail: error.to_string() })?;
+            let Some(inbox) = key.as_str().and_then(keys::inbox_of_queue) else { continue };
+            if !found.contains(&inbox) {
+                found.push(inbox);
+            }
+            if found.len() >= limit {
+                break;
+            }
+        }
+        let peeks = futures_util::future::try_join_all(found.iter().map(|inbox| self.peek(inbox)));
+        let stats = found.iter().zip(peeks.await?).map(|(inbox, peek)| InboxStat {
+            client: inbox.client().clone(),
+            queued: peek.queued,
+            presence: peek.presence,
+        });
+        Ok(stats.filter(|stat| stat.queued > 0 || stat.presence == Presence::Waiting).collect())
+    }
+
+    async fn watch(&self, topic: Topic) -> Result<Wakeups, QueueError> {
+        Ok(self.store.subscriber.watch(&topic).await)
+    }
+
+    async fn cancel_call(&self, call: &CallKey) -> Result<(), QueueError> {
+        let (key, bucket) = keys::cancelled(call);
+        let topic = keys::call_topic(call);
+        let args = vec![text(&keys::channel(bucket)), text(&topic), self.options()];
+        self.call(Operation::Cancel, bucket, vec![key], args).await?;
+        Ok(())
+    }
+
+    async fn call_cancelled(&self, call: &CallKey) -> Result<bool, QueueError> {
+        let (key, bucket) = keys::cancelled(call);
+        let value = self.call(Operation::Cancelled, bucket, vec![key], Vec::new()).await?;
+        Ok(reply::integer(&value)? == 1)
+    }
+
+    async fn ready(&self) -> Result<(), QueueError> {
+        if !self.link.is_connected() {
+            return Err(QueueError::Unavailable { detail: "not connected".to_owned() });
+        }
+        self.link.ensure().await?;
+        self.link.keeps_data().await
+    }
+}
+
+fn messages(answer: Answer, handed: Handed) -> Result<Vec<crate::model::Message>, QueueError> {
+    let mut records = answer.rest();
+    let mut messages = Vec::new();
+    while let (Some(header), Some(body)) = (records.next(), records.next()) {
+        let (Some(header), Some(body)) = (header.as_bytes(), body.as_bytes()) else {
+            return Err(contract("a record is not text"));
+        };
+        messages.push(record::decode(header, body, handed)?);
+    }
+    Ok(messages)
+}

@@ -1,0 +1,839 @@
+#!lua name=mb1
+-- mb1: the mailbox, contract 1. rev: 1
+-- Every operation of the store is one of these functions, on the keys of one hash slot. They are
+-- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
+-- QueueBackend (src/queue/mod.rs).
+--
+-- Redis does not roll back a function that fails half way. So every check runs before the first
+-- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
+-- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
+local REVISION = 1
+local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
+local DROP_MAX = 512       -- expired messages dropped from the head in one call
+local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
+local LEDGER_EVERY = 5000  -- ms: how often a sender's expired messages are looked up
+local ASKED_MAX = 128      -- questions remembered as handed out
+local EXCEPTIONS_MAX = 1000
+local COPY, ASKS = 1, 2    -- header flags: may have been received before; its sender waits for an answer
+local GONE = '\255\254gone' -- marks elements to remove: no UTF-8 text is like it
+
+local call, floor, max, min -- set by each entry: while a library is loaded, redis.call and math do not exist
+
+local function clock()
+  local t = call('TIME')
+  local us = tonumber(t[1]) * 1000000 + tonumber(t[2])
+  return us, floor(us / 1000)
+end
+local function fmt(n) return string.format('%.0f', n) end
+local function num(v) return tonumber(v or '0') end
+local function fail(code, text) return redis.error_reply(code .. ' ' .. text) end
+local function has(options, flag) return bit.band(options, flag) ~= 0 end
+
+-- Header, 39 bytes and more: version u8, flags u8, body bytes u32, expires ms f64, stamp us f64, id 16,
+-- then the tail as the caller made it: sender length u8, sender, what the flags say follows.
+local function header(flags, len, exp, stamp, id, tail)
+  return struct.pack('>BBI4dd', 1, flags, len, exp, stamp) .. id .. tail
+end
+local function h_flags(h) return string.byte(h, 2) end
+local function h_len(h) return (struct.unpack('>I4', h, 3)) end
+local function h_exp(h) return (struct.unpack('>d', h, 7)) end
+local function h_stamp(h) return (struct.unpack('>d', h, 15)) end
+local function h_id(h) return string.sub(h, 23, 38) end
+local function h_sender(h) return string.sub(h, 40, 39 + string.byte(h, 39)) end
+local function h_size(h) return #h + h_len(h) end
+
+-- Options of a call, as bits.
+local OWN, KEYED, RETRY, SHARDED = 1, 2, 4, 8
+
+local function wake(options, channel, topic)
+  redis.pcall(has(options, SHARDED) and 'SPUBLISH' or 'PUBLISH', channel, topic)
+end
+-- Lets a key live at least so long, never shorter.
+local function outlive(key, ms)
+  if call('PTTL', key) < ms then call('PEXPIRE', key, fmt(ms)) end
+end
+-- Keeps the small hash of an inbox alive: always at least `keep` after a write, rarely a command.
+local function keep_alive(m, refresh_at, now, keep)
+  if not refresh_at or num(refresh_at) <= now then
+    call('PEXPIRE', m, fmt(keep + keep / 2))
+    call('HSET', m, 'k', fmt(now + keep / 2))
+    return true
+  end
+  return false
+end
+
+-- Exceptions to "everything up to the acknowledged stamp was acknowledged":
+-- E lo hi: expired unread; P s: expired while parked; A s: a reply acknowledged out of order;
+-- R s t: returned to the inbox under stamp t.
+local function except(x, record, keep)
+  if call('RPUSH', x, record) > EXCEPTIONS_MAX then call('LTRIM', x, -EXCEPTIONS_MAX, -1) end
+  call('PEXPIRE', x, fmt(keep + keep / 2))
+end
+local function expired_range(x, acked, lo, hi, from_head, keep)
+  local last = from_head and call('LINDEX', x, -1)
+  if last and string.sub(last, 1, 1) == 'E' then
+    local l, h = struct.unpack('>dd', last, 2)
+    if acked <= h and h < lo then
+      call('LSET', x, -1, 'E' .. struct.pack('>dd', l, hi))
+      return
+    end
+  end
+  except(x, 'E' .. struct.pack('>dd', lo, hi), keep)
+end
+
+-- Drops expired messages at the head, never under a running lease. -> how many
+local function drop_head(q, m, x, now, keep)
+  local n, bytes, lo, hi = 0, 0, nil, nil
+  while n < DROP_MAX do
+    local h = call('LINDEX', q, n * 2)
+    if not h or h_exp(h) > now then break end
+    if n == 0 then
+      local l = call('HMGET', m, 'lid', 'lu')
+      if l[1] and num(l[2]) > now then return 0 end
+    end
+    n = n + 1
+    bytes = bytes + h_size(h)
+    lo, hi = lo or h_stamp(h), h_stamp(h)
+  end
+  if n > 0 then
+    expired_range(x, num(call('HGET', m, 'ac')), lo, hi, true, keep)
+    call('LTRIM', q, n * 2, -1)
+    call('HINCRBY', m, 'b', -bytes)
+  end
+  return n
+end
+
+-- Removes the messages at these positions (ascending), which have expired.
+local function drop_at(q, m, x, positions, keep)
+  if #positions == 0 then return end
+  local bytes = 0
+  for _, i in ipairs(positions) do
+    local h = call('LINDEX', q, i * 2)
+    bytes = bytes + h_size(h)
+    expired_range(x, 0, h_stamp(h), h_stamp(h), false, keep)
+    call('LSET', q, i * 2, GONE)
+    call('LSET', q, i * 2 + 1, GONE)
+  end
+  call('LREM', q, #positions * 2, GONE)
+  call('HINCRBY', m, 'b', -bytes)
+end
+
+-- Makes room: drops what has expired anywhere in the inbox. Walks it at most once a second, and only
+-- if lives differ. Never under a running lease.
+local function make_room(q, m, x, now, keep)
+  drop_head(q, m, x, now, keep)
+  local l = call('HMGET', m, 'mt', 'fs', 'lid', 'lu')
+  if not l[1] or num(l[2]) > now or (l[3] and num(l[4]) > now) then return end
+  call('HSET', m, 'fs', fmt(now + 1000))
+  local positions = {}
+  for i = 0, call('LLEN', q) / 2 - 1 do
+    if h_exp(call('LINDEX', q, i * 2)) <= now then positions[#positions + 1] = i end
+  end
+  drop_at(q, m, x, positions, keep)
+end
+
+-- Appends to the queue and accounts for it.
+local function append(q, m, us, now, flags, body, exp, id, tail, keep)
+  local f = call('HMGET', m, 'b', 's', 'e', 'k')
+  local empty = call('EXISTS', q) == 0
+  local held, last_exp = empty and 0 or num(f[1]), empty and 0 or num(f[3])
+  local stamp = max(us, num(f[2]) + 1)
+  local h = header(flags, #body, exp, stamp, id, tail)
+  call('RPUSH', q, h, body)
+  call('PEXPIRE', q, fmt(max(exp, last_exp) - now))
+  call('HSET', m, 'b', fmt(held + #h + #body), 's', fmt(stamp), 'e', fmt(max(exp, last_exp)))
+  if exp < last_exp then call('HSET', m, 'mt', '1') end
+  keep_alive(m, f[4], now, keep)
+  return stamp
+end
+
+-- A parked reply goes to the end of the inbox: same id, same expiry, a new stamp. -> 1 if it did
+local function unpark(q, m, r, x, wait, state, us, now, keep)
+  local p = call('HMGET', r, 'h' .. wait, 'b' .. wait)
+  if not p[1] then return 0 end
+  local h, back = p[1], 0
+  if h_exp(h) > now then
+    local flags = state == '2' and bit.bor(h_flags(h), COPY) or h_flags(h)
+    local stamp = append(q, m, us, now, flags, p[2], h_exp(h), h_id(h), string.sub(h, 39), keep)
+    except(x, 'R' .. struct.pack('>dd', h_stamp(h), stamp), keep)
+    back = 1
+  else
+    except(x, 'P' .. struct.pack('>d', h_stamp(h)), keep)
+  end
+  call('HDEL', r, 'h' .. wait, 'b' .. wait)
+  return back
+end
+
+local function parse_wait(v) return string.match(v, '^(%d+)|(%d)|(.*)$') end
+
+-- Closes the waits whose replica never came back. -> time of the next sweep, or nil
+local function sweep(q, m, w, r, x, us, now, keep)
+  local all, next_at = call('HGETALL', w), nil
+  for i = 1, #all, 2 do
+    if string.sub(all[i], 1, 1) == 'w' then
+      local deadline, state = parse_wait(all[i + 1])
+      local at = tonumber(deadline) + GRACE
+      if at <= now then
+        unpark(q, m, r, x, string.sub(all[i], 2), state, us, now, keep)
+        call('HDEL', w, all[i])
+      elseif not next_at or at < next_at then next_at = at end
+    end
+  end
+  if next_at then call('HSET', m, 'wx', fmt(next_at)) else call('HDEL', m, 'wx') end
+  return next_at
+end
+
+local function open_waits(w)
+  local n = 0
+  for _, field in ipairs(call('HKEYS', w)) do
+    if string.sub(field, 1, 1) == 'w' then n = n + 1 end
+  end
+  return n
+end
+
+-- Opens a wait, or extends one that is open. An answered one stays answered.
+local function open_wait(m, w, wait, peer, timeout, now, keep)
+  local deadline, state = now + timeout, '0'
+  local old = call('HGET', w, 'w' .. wait)
+  if old then
+    local d, s = parse_wait(old)
+    deadline, state = max(deadline, tonumber(d)), s
+  end
+  call('HSET', w, 'w' .. wait, fmt(deadline) .. '|' .. state .. '|' .. peer)
+  outlive(w, deadline - now + GRACE + 60000)
+  local f = call('HMGET', m, 'wx', 'k')
+  if not f[1] or deadline + GRACE < tonumber(f[1]) then call('HSET', m, 'wx', fmt(deadline + GRACE)) end
+  keep_alive(m, f[2], now, keep)
+end
+
+-- Remembers that questions were handed to the owner of this inbox: its next message to one of their
+-- senders answers the oldest of them.
+local function remember_asked(w, asked, now)
+  if #asked == 0 then return end
+  local longest = 0
+  for _, h in ipairs(asked) do
+    call('HSET', w, 'a' .. h_id(h), fmt(h_stamp(h)) .. '|' .. fmt(h_exp(h)) .. '|' .. h_sender(h))
+    longest = max(longest, h_exp(h) - now)
+  end
+  outlive(w, longest + GRACE)
+  if call('HLEN', w) <= ASKED_MAX then return end
+  local all, live = call('HGETALL', w), {}
+  for i = 1, #all, 2 do
+    if string.sub(all[i], 1, 1) == 'a' then
+      local stamp, exp = string.match(all[i + 1], '^(%d+)|(%d+)|')
+      if tonumber(exp) <= now then call('HDEL', w, all[i])
+      else live[#live + 1] = { tonumber(stamp), all[i] } end
+    end
+  end
+  table.sort(live, function(one, two) return one[1] < two[1] end)
+  for i = 1, #live - ASKED_MAX do call('HDEL', w, live[i][2]) end
+end
+
+-- Ids of the questions of `asker` that were handed to the owner of `w`, oldest first.
+local function asked_by(w, asker)
+  local all, found = call('HGETALL', w), {}
+  for i = 1, #all, 2 do
+    if string.sub(all[i], 1, 1) == 'a' then
+      local stamp, _, who = string.match(all[i + 1], '^(%d+)|(%d+)|(.*)$')
+      if who == asker then found[#found + 1] = { tonumber(stamp), string.sub(all[i], 2) } end
+    end
+  end
+  table.sort(found, function(one, two) return one[1] < two[1] end)
+  local ids = {}
+  for i, one in ipairs(found) do ids[i] = one[2] end
+  return ids
+end
+
+-- Which open wait a message answers: the one it names, or the first of the candidates that is open.
+local function match_wait(w, sender, named, candidates, now)
+  local ids = named ~= '' and { named } or candidates
+  for _, id in ipairs(ids) do
+    local v = call('HGET', w, 'w' .. id)
+    if v then
+      local deadline, state, peer = parse_wait(v)
+      if state == '0' and peer == sender and tonumber(deadline) > now then return id, deadline end
+    end
+  end
+  return nil
+end
+
+-- What became of a message: q queued, d delivered, a acknowledged, e expired, u unknown.
+local function fate(k, now, f, exceptions, stamp, exp, parked)
+  if not f then return 'u' end
+  if parked then
+    local all = call('HGETALL', k.r)
+    for i = 1, #all, 2 do
+      if string.sub(all[i], 1, 1) == 'h' and h_stamp(all[i + 1]) == stamp then
+        local v = call('HGET', k.w, 'w' .. string.sub(all[i], 2))
+        if exp <= now then return 'e' end
+        return v and string.match(v, '|2|') and 'd' or 'q'
+      end
+    end
+  end
+  for _, record in ipairs(exceptions) do
+    local kind = string.sub(record, 1, 1)
+    local one = struct.unpack('>d', record, 2)
+    if kind == 'E' then
+      if not parked and one <= stamp and stamp <= (struct.unpack('>d', record, 10)) then return 'e' end
+    elseif one == stamp then
+      if kind == 'P' then return 'e' end
+      if kind == 'A' then return 'a' end
+      return fate(k, now, f, exceptions, (struct.unpack('>d', record, 10)), exp, false)
+    end
+  end
+  if stamp <= f.acked then return 'a' end
+  if stamp > f.last then return 'u' end               -- the store lost its memory since
+  if exp <= now then return (f.leased and stamp <= f.top) and 'd' or 'e' end
+  return stamp <= f.seen and 'd' or 'q'
+end
+local function fate_fields(m, now)
+  local f = call('HMGET', m, 'ac', 'lc', 's', 'lid', 'lu', 'lt')
+  if not f[3] then return nil end
+  return { acked = num(f[1]), seen = num(f[2]), last = num(f[3]),
+           leased = f[4] and num(f[5]) > now, top = num(f[6]) }
+end
+
+-- Writes one entry of the sender's ledger. -> 1 if the sender has something to look up
+local function remember(m, l, id, recipient, stamp, exp, parked, now, keep, ledger_max)
+  local f = call('HMGET', m, 'lx', 'sn', 'k')
+  local entry = struct.pack('>dd', stamp, exp) .. id .. '\0' .. (parked and '\1' or '\0') .. recipient
+  local n = call('RPUSH', l, entry)
+  if n > ledger_max * 4 then call('LTRIM', l, -ledger_max * 4, -1) end
+  local set = {}
+  if not f[1] or exp < tonumber(f[1]) then set[1], set[2] = 'lx', fmt(exp) end
+  if num(f[2]) + SEEN_EVERY <= now then set[#set + 1] = 'sn'; set[#set + 1] = fmt(now) end
+  if #set > 0 then call('HSET', m, unpack(set)) end
+  if keep_alive(m, f[3], now, keep) or n == 1 then call('PEXPIRE', l, fmt(keep + keep / 2)) end
+  if f[1] and tonumber(f[1]) <= now then return 1 end
+  return n > ledger_max and n % 64 == 0 and 1 or 0
+end
+
+-- waiting: 2 and for how long | seen: 1 and how long ago | never: 0
+local function presence(wu, sn, now)
+  if num(wu) > now then return 2, num(wu) - now end
+  if sn then return 1, max(0, now - num(sn)) end
+  return 0, 0
+end
+
+-- Was this very message accepted by an earlier attempt? -> its header, whether it is parked
+-- | nil, whether it may have been received since
+local function find_accepted(q, m, r, id, us)
+  local since = us - 30000000
+  local i = -2
+  while true do
+    local h = call('LINDEX', q, i)
+    if not h or h_stamp(h) < since then break end
+    if h_id(h) == id then return h end
+    i = i - 2
+  end
+  local all = call('HGETALL', r)
+  for j = 1, #all, 2 do
+    if string.sub(all[j], 1, 1) == 'h' and h_id(all[j + 1]) == id then return all[j + 1], true end
+  end
+  return nil, num(call('HGET', m, 'ac')) >= since
+end
+
+-- send: KEYS q m w r x of the recipient [m l w of the sender, if OWN] [d, if KEYED]
+-- ARGV 1 id 2 tail 3 sender 4 recipient 5 in_reply_to 6 body 7 ttl 8 header flags 9 options 10 channel
+--   11 max messages 12 max bytes 13 keep 14 ledger max 15 wait ms 16 max waits 17 digest 18 candidates
+-- -> {queued 0 | replied 1 | duplicate 2, id, presence, ms, look up 0/1, stamp, expires, state, wait answered}
+local function send(keys, a)
+  local q, m, w, r, x = keys[1], keys[2], keys[3], keys[4], keys[5]
+  local options, ttl, keep = tonumber(a[9]), tonumber(a[7]), tonumber(a[13])
+  local max_messages, max_bytes, wait_ms = tonumber(a[11]), tonumber(a[12]), tonumber(a[15])
+  local id, sender, recipient, body = a[1], a[3], a[4], a[6]
+  if #id ~= 16 or not options or not ttl or ttl <= 0 or not keep or keep < ttl or not max_messages
+     or not max_bytes or not wait_ms then
+    return fail('MBARGS', 'send')
+  end
+  local sm, sl, sw, d = nil, nil, nil, nil
+  if has(options, OWN) then sm, sl, sw = keys[6], keys[7], keys[8] end
+  if has(options, KEYED) then d = keys[#keys] end
+  local us, now = clock()
+  local f = call('HMGET', m, 'b', 's', 'e', 'k', 'wx', 'wu', 'sn')
+  local present, ms = presence(f[6], f[7], now)
+
+  local first = d and call('GET', d)
+  if first then
+    local first_id = string.sub(first, 17, 32)
+    if string.sub(first, 1, 16) ~= a[17] then
+      return fail('MBCONFLICT', (string.gsub(first_id, '.', function(c) return string.format('%02x', string.byte(c)) end)))
+    end
+    local stamp, exp, parked = struct.unpack('>ddB', first, 33)
+    local state = fate({ w = w, r = r }, now, fate_fields(m, now), call('LRANGE', x, 0, -1), stamp, exp, parked == 1)
+    if wait_ms > 0 and sw then open_wait(sm, sw, first_id, recipient, wait_ms, now, keep) end
+    return { 2, first_id, present, ms, 0, fmt(stamp), fmt(exp), state, '' }
+  end
+
+  local copy = 0
+  if has(options, RETRY) then
+    local h, unsure = find_accepted(q, m, r, id, us)
+    if h then
+      return { unsure and 1 or 0, id, present, ms, 0, fmt(h_stamp(h)), fmt(h_exp(h)), 'q', '' }
+    end
+    if unsure then copy = COPY end
+  end
+
+  local wait, deadline = nil, nil
+  if f[5] then
+    local candidates = {}
+    if a[5] == '' then
+      if sw then candidates = asked_by(sw, recipient)
+      else for i = 1, #a[18], 16 do candidates[#candidates + 1] = string.sub(a[18], i, i + 15) end end
+    end
+    wait, deadline = match_wait(w, sender, a[5], candidates, now)
+  end
+
+  local depth = call('LLEN', q) / 2
+  local exp = now + ttl
+  local flags = bit.bor(tonumber(a[8]), copy)
+  local size = 38 + #a[2] + #body
+  local held, last_exp = num(f[1]), num(f[3])
+  if depth == 0 then held, last_exp = 0, 0 end
+  if not wait and (depth >= max_messages or held + size > max_bytes) then
+    make_room(q, m, x, now, keep)
+    depth = call('LLEN', q) / 2
+    held = depth == 0 and 0 or num(call('HGET', m, 'b'))
+    if depth >= max_messages or held + size > max_bytes then
+      local head = call('LINDEX', q, 0)
+      return fail('MBFULL', fmt(depth) .. ' ' .. fmt(held) .. ' ' .. fmt(head and max(0, h_exp(head) - now) or 0))
+    end
+  end
+  if wait_ms > 0 and sw and call('HLEN', sw) >= tonumber(a[16]) then
+    local open = open_waits(sw)
+    if open >= tonumber(a[16]) then return fail('MBWAITS', fmt(open)) end
+  end
+
+  local stamp = max(us, num(f[2]) + 1)
+  local h = header(flags, #body, exp, stamp, id, a[2])
+  if wait then
+    call('HSET', r, 'h' .. wait, h, 'b' .. wait, body)
+    outlive(r, max(exp, tonumber(deadline) + GRACE) - now + 60000)
+    call('HSET', w, 'w' .. wait, deadline .. '|1|' .. sender)
+    call('HSET', m, 's', fmt(stamp))
+    if sw then call('HDEL', sw, 'a' .. wait) end
+    present, ms = 2, 0
+  else
+    call('RPUSH', q, h, body)
+    call('PEXPIRE', q, fmt(max(exp, last_exp) - now))
+    call('HSET', m, 'b', fmt(held + size), 's', fmt(stamp), 'e', fmt(max(exp, last_exp)))
+    if exp < last_exp then call('HSET', m, 'mt', '1') elseif depth == 0 and last_exp == 0 then call('HDEL', m, 'mt') end
+    if a[5] ~= '' and sw then call('HDEL', sw, 'a' .. a[5]) end
+  end
+  keep_alive(m, f[4], now, keep)
+  if wait_ms > 0 and sw then open_wait(sm, sw, id, recipient, wait_ms, now, keep) end
+  if d then
+    call('SET', d, a[17] .. id .. struct.pack('>ddB', stamp, exp, wait and 1 or 0), 'PX', fmt(ttl))
+  end
+  local look_up = 0
+  if sl then look_up = remember(sm, sl, id, recipient, stamp, exp, wait ~= nil, now, keep, tonumber(a[14])) end
+  wake(options, a[10], wait and ('r' .. wait .. recipient) or ('q' .. recipient))
+  return { wait and 1 or 0, id, present, ms, look_up, fmt(stamp), fmt(exp), 'q', wait or '' }
+end
+
+-- fetch: KEYS q m w r x
+-- ARGV 1 max messages 2 max bytes 3 lease 4 lease ms 5 wait ms (-1: does not wait) 6 session 7 call
+--   8 first 0/1 9 channel 10 inbox 11 options 12 keep
+-- -> {empty 0 | messages 1 | busy 2 | superseded 3, now, remaining, due ms or -1, look up 0/1, seen up to,
+--     attempt, up to, header, body, ...}
+local function fetch(keys, a)
+  local q, m, w, r, x = keys[1], keys[2], keys[3], keys[4], keys[5]
+  local max_n, max_bytes, lease, wait_ms = tonumber(a[1]), tonumber(a[2]), a[3], tonumber(a[5])
+  local options, keep = tonumber(a[11]), tonumber(a[12])
+  if not max_n or max_n < 1 or not max_bytes or #lease ~= 16 or not wait_ms or not options or not keep then
+    return fail('MBARGS', 'fetch')
+  end
+  local us, now = clock()
+  local f = call('HMGET', m, 'lid', 'lu', 'lc', 'dn', 'wx', 'wu', 'sn', 'lx', 'ln', 'ls', 'ws', 'wn', 'k')
+  local set = {}
+  local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
+  local function save()
+    if #set > 0 then call('HSET', m, unpack(set)) end
+    if #set > 0 then keep_alive(m, f[13], now, keep) end
+  end
+  if num(f[7]) + SEEN_EVERY <= now then put('sn', fmt(now)) end
+
+  local next_sweep = f[5] and tonumber(f[5])
+  if next_sweep and next_sweep <= now then next_sweep = sweep(q, m, w, r, x, us, now, keep) end
+  local due = next_sweep and next_sweep - now or -1
+  local function sooner(ms) if due < 0 or ms < due then due = ms end end
+  local look_up = 0
+  if f[8] then
+    if tonumber(f[8]) <= now then look_up = 1 else sooner(tonumber(f[8]) - now) end
+  end
+
+  if wait_ms >= 0 and a[6] ~= '' then
+    if a[8] == '1' then
+      if f[11] == a[6] and f[12] ~= a[7] then wake(options, a[9], 'q' .. a[10]) end
+      put('ws', a[6]); put('wn', a[7])
+    elseif f[11] == a[6] and f[12] ~= a[7] then
+      return { 3, now, 0, -1, 0, '0', 0, '0' }
+    end
+  end
+
+  local again = f[1] == lease and num(f[2]) > now
+  if f[1] and num(f[2]) > now and not again then
+    sooner(num(f[2]) - now)
+    put('bz', '1')
+    if wait_ms > 0 then put('wu', fmt(now + wait_ms)) end
+    save()
+    return { 2, now, call('LLEN', q) / 2, due, look_up, '0', 0, '0' }
+  end
+
+  local seen = num(again and f[10] or f[3])
+  if again then max_n, max_bytes = num(f[9]), math.huge end
+  local dropped = drop_head(q, m, x, now, keep)
+  local total = call('LLEN', q) / 2
+  local out, got, bytes, sizes, top, i, stop = {}, 0, 0, 0, 0, 0, false
+  local expired, asked = {}, {}
+  local average = total > 0 and max(1, num(call('HGET', m, 'b')) / total) or 1
+  while i < total and got < max_n and not stop do
+    local step = min(max_n - got, total - i, max(1, min(32, floor((max_bytes - bytes) / average) + 1)))
+    local chunk = call('LRANGE', q, i * 2, (i + step) * 2 - 1)
+    for j = 1, #chunk, 2 do
+      local h, body = chunk[j], chunk[j + 1]
+      if h_exp(h) <= now and not again then
+        expired[#expired + 1] = i + (j - 1) / 2
+      elseif got > 0 and bytes + #body > max_bytes then
+        stop = true
+        break
+      else
+        got = got + 1
+        out[#out + 1] = h
+        out[#out + 1] = body
+        bytes, sizes, top = bytes + #body, sizes + #h + #body, h_stamp(h)
+        if has(h_flags(h), ASKS) then asked[#asked + 1] = h end
+      end
+    end
+    i = i + step
+    if #expired >= DROP_MAX then stop = true end
+  end
+  drop_at(q, m, x, expired, keep)
+  if got == 0 then
+    if dropped >= DROP_MAX or #expired > 0 then due = 0 end
+    if f[1] then call('HDEL', m, 'lid', 'lu', 'ln', 'lb', 'lt', 'ls') end
+    if wait_ms > 0 then put('wu', fmt(now + wait_ms)) end
+    save()
+    return { 0, now, 0, due, look_up, '0', 0, '0' }
+  end
+  local attempt = 1
+  if again then attempt = num(f[4]) elseif h_stamp(out[1]) <= seen then attempt = num(f[4]) + 1 end
+  put('lid', lease); put('lu', fmt(now + tonumber(a[4]))); put('lc', fmt(max(num(f[3]), top)))
+  put('lt', fmt(top)); put('ls', fmt(seen)); put('ln', got); put('lb', fmt(sizes)); put('dn', attempt)
+  if f[6] then put('wu', '0') end
+  save()
+  remember_asked(w, asked, now)
+  local res = { 1, now, call('LLEN', q) / 2 - got, due, look_up, fmt(seen), attempt, fmt(top) }
+  for n = 1, #out do res[8 + n] = out[n] end
+  return res
+end
+
+-- ack: KEYS q m x  ARGV 1 up to 2 channel 3 inbox 4 options -> messages removed
+-- Cumulative and idempotent; never beyond what was handed out.
+local function ack(keys, a)
+  local q, m = keys[1], keys[2]
+  local f = call('HMGET', m, 'lc', 'ln', 'lb', 'lt', 'bz', 'ac', 'b')
+  local upto = min(num(a[1]), num(f[1]))
+  local n, bytes, covered = 0, 0, num(f[2])
+  if covered > 0 and upto == num(f[4]) then   -- the usual case: the whole lease, two header reads, one trim
+    local last, beyond = call('LINDEX', q, covered * 2 - 2), call('LINDEX', q, covered * 2)
+    if last and h_stamp(last) == upto and (not beyond or h_stamp(beyond) > upto) then n, bytes = covered, num(f[3]) end
+  end
+  if n == 0 then                              -- stale, partial or shifted: walk the headers
+    while true do
+      local h = call('LINDEX', q, n * 2)
+      if not h or h_stamp(h) > upto then break end
+      n = n + 1
+      bytes = bytes + h_size(h)
+    end
+  end
+  if n > 0 then call('LTRIM', q, n * 2, -1) end
+  if upto > num(f[6]) then call('HSET', m, 'ac', fmt(upto), 'b', fmt(max(0, num(f[7]) - bytes)))
+  elseif n > 0 then call('HSET', m, 'b', fmt(max(0, num(f[7]) - bytes))) end
+  local over = covered > 0 and upto >= num(f[4])
+  if over then call('HDEL', m, 'lid', 'lu', 'ln', 'lb', 'lt', 'ls', 'bz')
+  elseif covered > 0 and n > 0 then call('HSET', m, 'ln', fmt(max(0, covered - n)), 'lb', fmt(max(0, num(f[3]) - bytes))) end
+  if over and (f[5] or call('EXISTS', q) == 1) then wake(tonumber(a[4]), a[2], 'q' .. a[3]) end
+  return n
+end
+
+-- release: KEYS m  ARGV 1 lease 2 channel 3 inbox 4 options -> 1 if it was this lease's
+local function release(keys, a)
+  if call('HGET', keys[1], 'lid') ~= a[1] then return 0 end
+  call('HDEL', keys[1], 'lid', 'lu', 'ln', 'lb', 'lt', 'ls', 'bz')
+  wake(tonumber(a[4]), a[2], 'q' .. a[3])
+  return 1
+end
+
+-- extend: KEYS m  ARGV 1 lease 2 ms from now -> 1 if it was this lease's
+local function extend(keys, a)
+  local _, now = clock()
+  local l = call('HMGET', keys[1], 'lid', 'lu')
+  if l[1] ~= a[1] then return 0 end
+  call('HSET', keys[1], 'lu', fmt(max(num(l[2]), now + tonumber(a[2]))))
+  return 1
+end
+
+-- leave: KEYS m : nobody waits here any more
+local function leave(keys) return call('HDEL', keys[1], 'wu') end
+
+-- wait_open: KEYS m w  ARGV 1 wait 2 peer 3 ms 4 max waits 5 keep -> 1
+local function wait_open(keys, a)
+  local _, now = clock()
+  if call('HEXISTS', keys[2], 'w' .. a[1]) == 0 and call('HLEN', keys[2]) >= tonumber(a[4]) then
+    local open = open_waits(keys[2])
+    if open >= tonumber(a[4]) then return fail('MBWAITS', fmt(open)) end
+  end
+  open_wait(keys[1], keys[2], a[1], a[2], tonumber(a[3]), now, tonumber(a[5]))
+  return 1
+end
+
+-- wait_take: KEYS q m w r x  ARGV 1 wait 2 keep -> {gone 0 | open 1 | reply 2, queued, now, again 0/1, header, body}
+local function wait_take(keys, a)
+  local q, w, r, x, wait = keys[1], keys[3], keys[4], keys[5], a[1]
+  local _, now = clock()
+  local queued = call('LLEN', q) / 2
+  local v = call('HGET', w, 'w' .. wait)
+  if not v then return { 0, queued, now } end
+  local deadline, state, peer = parse_wait(v)
+  if state == '0' then return { 1, queued, now } end
+  local p = call('HMGET', r, 'h' .. wait, 'b' .. wait)
+  if not p[1] then
+    call('HDEL', w, 'w' .. wait)
+    return { 0, queued, now }
+  end
+  if h_exp(p[1]) <= now and state == '1' then     -- too late: its sender is told, the wait goes on
+    except(x, 'P' .. struct.pack('>d', h_stamp(p[1])), tonumber(a[2]))
+    call('HDEL', r, 'h' .. wait, 'b' .. wait)
+    call('HSET', w, 'w' .. wait, deadline .. '|0|' .. peer)
+    return { 1, queued, now }
+  end
+  call('HSET', w, 'w' .. wait, deadline .. '|2|' .. peer)
+  if has(h_flags(p[1]), ASKS) then remember_asked(w, { p[1] }, now) end
+  return { 2, queued, now, state == '2' and 1 or 0, p[1], p[2] }
+end
+
+-- wait_done: KEYS q m w r x  ARGV 1 wait 2 keep -> 1 if a reply was there
+local function wait_done(keys, a)
+  local q, m, w, r, x, wait = keys[1], keys[2], keys[3], keys[4], keys[5], a[1]
+  local h = call('HGET', r, 'h' .. wait)
+  call('HDEL', w, 'w' .. wait)
+  if not h then return 0 end
+  call('HDEL', r, 'h' .. wait, 'b' .. wait)
+  local head, stamp = call('LINDEX', q, 0), h_stamp(h)
+  if head and h_stamp(head) < stamp then except(x, 'A' .. struct.pack('>d', stamp), tonumber(a[2]))
+  elseif stamp > num(call('HGET', m, 'ac')) then call('HSET', m, 'ac', fmt(stamp)) end
+  return 1
+end
+
+-- wait_close: KEYS q m w r x  ARGV 1 wait 2 keep 3 channel 4 inbox 5 options -> 1 if a reply went to the inbox
+local function wait_close(keys, a)
+  local q, m, w, r, x, wait = keys[1], keys[2], keys[3], keys[4], keys[5], a[1]
+  local us, now = clock()
+  local v = call('HGET', w, 'w' .. wait)
+  if not v then return 0 end
+  local _, state = parse_wait(v)
+  local back = unpark(q, m, r, x, wait, state, us, now, tonumber(a[2]))
+  call('HDEL', w, 'w' .. wait)
+  if back > 0 then wake(tonumber(a[5]), a[3], 'q' .. a[4]) end
+  return back
+end
+
+-- contact: KEYS m w  ARGV 1 keep 2 peer or '' -> {look up 0/1, ids of the peer's questions handed out}
+local function contact(keys, a)
+  local _, now = clock()
+  local f = call('HMGET', keys[1], 'sn', 'lx', 'k')
+  if num(f[1]) + SEEN_EVERY <= now then
+    call('HSET', keys[1], 'sn', fmt(now))
+    keep_alive(keys[1], f[3], now, tonumber(a[1]))
+  end
+  local ids = a[2] ~= '' and table.concat(asked_by(keys[2], a[2])) or ''
+  return { f[2] and tonumber(f[2]) <= now and 1 or 0, ids }
+end
+
+-- peek: KEYS q m -> {queued, leased, age ms of the oldest or -1, presence, ms}
+local function peek(keys)
+  local q, m = keys[1], keys[2]
+  local us, now = clock()
+  local f = call('HMGET', m, 'lid', 'lu', 'ln', 'wu', 'sn')
+  local gone, head = 0, call('LINDEX', q, 0)
+  while head and h_exp(head) <= now and gone < DROP_MAX do
+    gone = gone + 1
+    head = call('LINDEX', q, gone * 2)
+  end
+  local leased = f[1] and num(f[2]) > now and num(f[3]) or 0
+  local present, ms = presence(f[4], f[5], now)
+  return { call('LLEN', q) / 2 - gone, leased, head and floor((us - h_stamp(head)) / 1000) or -1, present, ms }
+end
+
+-- probe: KEYS two a topic: q m of an inbox, or w r of a reply. ARGV one a topic: '' or the wait
+-- -> positions of the topics whose watchers should have been woken more than a second ago
+local function probe(keys, a)
+  local us, now = clock()
+  local late = {}
+  for i = 1, #a do
+    local one, two = keys[i * 2 - 1], keys[i * 2]
+    local h = nil
+    if a[i] == '' then
+      local l = call('HMGET', two, 'lid', 'lu')
+      if not (l[1] and num(l[2]) + 1000 > now) then h = call('LINDEX', one, 0) end
+    else
+      local v = call('HGET', one, 'w' .. a[i])
+      if v and string.match(v, '|1|') then h = call('HGET', two, 'h' .. a[i]) end
+    end
+    if h and h_exp(h) > now and us - h_stamp(h) > 1000000 then late[#late + 1] = i end
+  end
+  return late
+end
+
+-- fates: KEYS q m w r x  ARGV 1 keep 2 entries of 17 bytes: stamp f64, expires f64, parked u8 -> one letter each
+local function fates(keys, a)
+  local q, m, w, r, x = keys[1], keys[2], keys[3], keys[4], keys[5]
+  local us, now = clock()
+  local wx = call('HGET', m, 'wx')
+  if wx and tonumber(wx) <= now then sweep(q, m, w, r, x, us, now, tonumber(a[1])) end
+  local f, exceptions, out = fate_fields(m, now), call('LRANGE', x, 0, -1), {}
+  for i = 1, #a[2], 17 do
+    local stamp, exp, parked = struct.unpack('>ddB', a[2], i)
+    out[#out + 1] = fate({ w = w, r = r }, now, f, exceptions, stamp, exp, parked == 1)
+  end
+  return table.concat(out)
+end
+
+-- ledger_add: KEYS m l of the sender  ARGV 1 id 2 recipient 3 stamp 4 expires 5 parked 6 keep 7 ledger max -> 0/1
+-- For a store where the sender's slot is another one than the recipient's.
+local function ledger_add(keys, a)
+  local _, now = clock()
+  return remember(keys[1], keys[2], a[1], a[2], tonumber(a[3]), tonumber(a[4]), a[5] == '1', now, tonumber(a[6]), tonumber(a[7]))
+end
+
+-- Entries: stamp f64, expires f64, id 16, state u8 (0 open, 1 acknowledged, 2 expired and untold,
+-- 3 expired and told, 4 unknown), parked u8, recipient.
+local function e_exp(e) return (struct.unpack('>d', e, 9)) end
+local function e_id(e) return string.sub(e, 17, 32) end
+local function e_state(e) return string.byte(e, 33) end
+
+-- ledger_list: KEYS l  ARGV 1 all 0/1 2 ledger max -> {now, entry, ...}
+-- Not all: those to look up or to tell, and the oldest open ones when there are too many.
+local function ledger_list(keys, a)
+  local _, now = clock()
+  local all = call('LRANGE', keys[1], 0, -1)
+  local res, crowded = { now }, #all > tonumber(a[2]) and 256 or 0
+  for _, e in ipairs(all) do
+    local state = e_state(e)
+    local due = state == 2 or (state == 0 and e_exp(e) <= now)
+    if state == 0 and not due and crowded > 0 then due, crowded = true, crowded - 1 end
+    if a[1] == '1' or due then res[#res + 1] = e end
+  end
+  return res
+end
+
+-- ledger_settle: KEYS m l  ARGV 1 keep 2 ledger max 3.. id, state, id, state ... -> entries left
+local function ledger_settle(keys, a)
+  local m, l, keep, ledger_max = keys[1], keys[2], tonumber(a[1]), tonumber(a[2])
+  local _, now = clock()
+  local states = {}
+  for i = 3, #a, 2 do states[a[i]] = tonumber(a[i + 1]) end
+  local all = call('LRANGE', l, 0, -1)
+  local next_at, crowded, kept = nil, #all - ledger_max, {}
+  for i, e in ipairs(all) do
+    local state = states[e_id(e)]
+    if state and state ~= e_state(e) then
+      e = string.sub(e, 1, 32) .. string.char(state) .. string.sub(e, 34)
+      call('LSET', l, i - 1, e)
+    end
+    state = e_state(e)
+    local at = nil
+    if state == 0 then at = max(e_exp(e), now + LEDGER_EVERY) elseif state == 2 then at = now end
+    if at and (not next_at or at < next_at) then next_at = at end
+    if crowded > 0 and not at then crowded = crowded - 1 else kept[#kept + 1] = e end
+  end
+  if #kept < #all then
+    call('UNLINK', l)
+    for i = 1, #kept, 500 do call('RPUSH', l, unpack(kept, i, min(i + 499, #kept))) end
+    call('PEXPIRE', l, fmt(keep + keep / 2))
+  end
+  if next_at then call('HSET', m, 'lx', fmt(next_at)) else call('HDEL', m, 'lx') end
+  return #kept
+end
+
+-- check_in: KEYS z p of the tenant  ARGV 1 client 2 profile 3 life -> clients listed
+local function check_in(keys, a)
+  local z, p, life = keys[1], keys[2], tonumber(a[3])
+  local us, now = clock()
+  for _, gone in ipairs(call('ZRANGEBYSCORE', z, '-inf', fmt(now * 1000), 'LIMIT', 0, 64)) do
+    call('ZREM', z, gone)
+    call('HDEL', p, gone)
+  end
+  call('ZADD', z, fmt(us + life * 1000), a[1])     -- score: when the check-in ends
+  call('HSET', p, a[1], a[2])
+  outlive(z, life)
+  outlive(p, life)
+  return call('ZCARD', z)
+end
+
+-- clients: KEYS z p  ARGV 1 text in lower case 2 offset 3 limit -> {next offset or -1, client, profile, ...}
+local function clients(keys, a)
+  local z, p, offset, limit = keys[1], keys[2], tonumber(a[2]), tonumber(a[3])
+  local us = clock()
+  local res = { -1 }
+  while true do
+    local ids = call('ZREVRANGEBYSCORE', z, '+inf', fmt(us), 'LIMIT', offset, 100)
+    if #ids == 0 then return res end
+    local profiles = call('HMGET', p, unpack(ids))
+    for i, id in ipairs(ids) do
+      local text = profiles[i] or ''
+      if a[1] == '' or string.find(string.lower(id .. '\0' .. text), a[1], 1, true) then
+        if #res > limit * 2 then
+          res[1] = offset + i - 1
+          return res
+        end
+        res[#res + 1] = id
+        res[#res + 1] = text
+      end
+    end
+    offset = offset + #ids
+  end
+end
+
+-- cancel: KEYS c  ARGV 1 channel 2 topic 3 options
+local function cancel(keys, a)
+  call('SET', keys[1], '1', 'PX', 60000)
+  wake(tonumber(a[3]), a[1], a[2])
+  return 1
+end
+-- cancelled: KEYS c -> 0/1
+local function cancelled(keys) return call('EXISTS', keys[1]) end
+
+local function revision() return REVISION end
+
+-- What adds is refused when memory is over (before it runs); what drains stays allowed.
+local function register(name, operation, flag)
+  local function entry(keys, args)
+    call, floor, max, min = redis.call, math.floor, math.max, math.min
+    return operation(keys, args)
+  end
+  redis.register_function{ function_name = 'mb1_' .. name, callback = entry, flags = flag and { flag } or {} }
+end
+register('send', send)
+register('wait_open', wait_open)
+register('check_in', check_in)
+register('fetch', fetch, 'allow-oom')
+register('ack', ack, 'allow-oom')
+register('release', release, 'allow-oom')
+register('extend', extend, 'allow-oom')
+register('leave', leave, 'allow-oom')
+register('wait_take', wait_take, 'allow-oom')
+register('wait_done', wait_done, 'allow-oom')
+register('wait_close', wait_close, 'allow-oom')
+register('contact', contact, 'allow-oom')
+register('fates', fates, 'allow-oom')
+register('ledger_add', ledger_add, 'allow-oom')
+register('ledger_settle', ledger_settle, 'allow-oom')
+register('cancel', cancel, 'allow-oom')
+register('peek', peek, 'no-writes')
+register('probe', probe, 'no-writes')
+register('ledger_list', ledger_list, 'no-writes')
+register('clients', clients, 'no-writes')
+register('cancelled', cancelled, 'no-writes')
+register('revision', revision, 'no-writes')

@@ -1,0 +1,210 @@
+//! Every name in Redis. `migrations/KEYSPACE.md` says what stands under each.
+
+use fred::types::Value;
+
+use crate::{
+    model::{Inbox, MessageId, Tenant},
+    queue::{CallKey, Topic},
+};
+
+/// Inboxes are spread over this many buckets. Fixed for the life of contract 1: a bucket is the hash
+/// tag of all its keys and the name of its wake channel.
+pub(super) const BUCKETS: u16 = 256;
+
+/// The bucket of a name.
+pub(super) fn bucket_of(name: &[u8]) -> u8 {
+    // Below 256 by the mask, which for a power of two is the remainder.
+    (crc16::State::<crc16::XMODEM>::calculate(name) & (BUCKETS - 1)).to_be_bytes()[1]
+}
+
+/// The wake channel of a bucket.
+pub(super) fn channel(bucket: u8) -> String {
+    format!("mb1:{{b{bucket}}}:ch")
+}
+
+/// The hash slot of a bucket in a Redis Cluster.
+pub(super) fn slot(bucket: u8) -> u16 {
+    slot_of(&format!("b{bucket}"))
+}
+
+/// The hash slot of a tag.
+fn slot_of(tag: &str) -> u16 {
+    crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes()) % 16384
+}
+
+/// The keys of one inbox.
+pub(super) struct InboxKeys {
+    /// Its bucket.
+    pub(super) bucket: u8,
+    prefix: String,
+}
+
+impl InboxKeys {
+    pub(super) fn new(inbox: &Inbox) -> Self {
+        let bucket = bucket_of(inbox.name().as_bytes());
+        Self { bucket, prefix: format!("mb1:{{b{bucket}}}:{}:", inbox.name()) }
+    }
+
+    fn key(&self, part: &str) -> Value {
+        let mut key = String::with_capacity(self.prefix.len() + part.len());
+        key.push_str(&self.prefix);
+        key.push_str(part);
+        Value::String(key.into())
+    }
+
+    /// List: header, body, header, body ...
+    pub(super) fn queue(&self) -> Value {
+        self.key("q")
+    }
+    /// Hash: counters, lease, presence.
+    pub(super) fn meta(&self) -> Value {
+        self.key("m")
+    }
+    /// Hash: open waits and questions handed out.
+    pub(super) fn waits(&self) -> Value {
+        self.key("w")
+    }
+    /// Hash: parked replies.
+    pub(super) fn replies(&self) -> Value {
+        self.key("r")
+    }
+    /// List: exceptions to the acknowledged stamp.
+    pub(super) fn exceptions(&self) -> Value {
+        self.key("x")
+    }
+    /// List: the ledger of what its owner sent.
+    pub(super) fn ledger(&self) -> Value {
+        self.key("l")
+    }
+    /// String: an idempotency marker.
+    pub(super) fn marker(&self, key: &[u8; 16]) -> Value {
+        let mut name = Vec::with_capacity(self.prefix.len() + 18);
+        name.extend_from_slice(self.prefix.as_bytes());
+        name.extend_from_slice(b"d:");
+        name.extend_from_slice(key);
+        Value::Bytes(name.into())
+    }
+
+    /// `q m w r x`, the order in which the functions take them.
+    pub(super) fn all(&self) -> Vec<Value> {
+        vec![self.queue(), self.meta(), self.waits(), self.replies(), self.exceptions()]
+    }
+}
+
+/// The directory of a tenant: by whom (sorted set), what (hash), and their slot.
+pub(super) fn directory(tenant: &Tenant) -> (Vec<Value>, u16) {
+    let tag = format!("t:{}", tenant.as_str());
+    let key = |part: &str| Value::String(format!("mb1:{{{tag}}}:{part}").into());
+    (vec![key("z"), key("p")], slot_of(&tag))
+}
+
+/// The key that marks a call as cancelled, and its bucket.
+pub(super) fn cancelled(call: &CallKey) -> (Value, u8) {
+    let bucket = bucket_of(call.as_bytes());
+    (Value::String(format!("mb1:{{b{bucket}}}:c:{}", hex(call.as_bytes())).into()), bucket)
+}
+
+/// The name of a topic inside a replica, and the bucket whose channel carries its wake-ups.
+pub(super) fn topic(topic: &Topic) -> (String, u8) {
+    match topic {
+        Topic::Inbox(inbox) => (format!("q{}", inbox.name()), bucket_of(inbox.name().as_bytes())),
+        Topic::Reply(inbox, wait) => {
+            (reply_topic(wait, inbox.name()), bucket_of(inbox.name().as_bytes()))
+        }
+        Topic::Call(call) => (call_topic(call), bucket_of(call.as_bytes())),
+    }
+}
+
+fn reply_topic(wait: &MessageId, inbox: &str) -> String {
+    format!("r{wait}{inbox}")
+}
+
+/// The topic of a call, which is also its wake-up's payload.
+pub(super) fn call_topic(call: &CallKey) -> String {
+    format!("c{}", hex(call.as_bytes()))
+}
+
+/// The topic that a wake-up on a bucket's channel is for; `None` for what is not ours.
+pub(super) fn woken(payload: &[u8]) -> Option<String> {
+    let (kind, rest) = payload.split_first()?;
+    match kind {
+        b'q' | b'c' | b'p' => std::str::from_utf8(payload).ok().map(str::to_owned),
+        b'r' => {
+            let (wait, inbox) = rest.split_first_chunk::<16>()?;
+            Some(reply_topic(&MessageId::from_bytes(*wait), std::str::from_utf8(inbox).ok()?))
+        }
+        _ => None,
+    }
+}
+
+/// What a topic watches, for the safety poll: the inbox and, for a reply, the wait.
+pub(super) fn watched(topic: &str) -> Option<(Inbox, Option<MessageId>)> {
+    let rest = topic.get(1..)?;
+    match topic.as_bytes().first()? {
+        b'q' => Some((Inbox::from_name(rest)?, None)),
+        b'r' => {
+            let wait = rest.get(..36)?.parse().ok()?;
+            Some((Inbox::from_name(rest.get(36..)?)?, Some(wait)))
+        }
+        _ => None,
+    }
+}
+
+/// The inbox whose queue has this key; `None` for other keys.
+pub(super) fn inbox_of_queue(key: &str) -> Option<Inbox> {
+    let rest = key.strip_prefix("mb1:{b")?;
+    let (_bucket, rest) = rest.split_once("}:")?;
+    Inbox::from_name(rest.strip_suffix(":q")?)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inbox(id: &str) -> Inbox {
+        Inbox::new(Tenant::default(), id.parse().unwrap())
+    }
+
+    #[test]
+    fn keys_are_what_the_keyspace_document_says() {
+        let keys = InboxKeys::new(&inbox("alice"));
+        let bucket = keys.bucket;
+        assert_eq!(bucket, bucket_of(b"default/alice"));
+        assert_eq!(keys.queue().as_str().unwrap(), format!("mb1:{{b{bucket}}}:default/alice:q"));
+        assert_eq!(channel(bucket), format!("mb1:{{b{bucket}}}:ch"));
+        assert_eq!(
+            inbox_of_queue(&keys.queue().as_str().unwrap()).unwrap().name(),
+            "default/alice"
+        );
+    }
+
+    #[test]
+    fn the_bucket_of_a_name_never_changes() {
+        // Pinned: a change would strand every inbox of a running deployment.
+        assert_eq!(bucket_of(b"default/alice"), 0x04);
+        assert_eq!(bucket_of(b"default/bob"), 0xaf);
+    }
+
+    #[test]
+    fn a_topic_is_what_its_wake_up_names() {
+        let (alice, wait) = (inbox("alice"), MessageId::new());
+        let (name, _) = topic(&Topic::Inbox(alice.clone()));
+        assert_eq!(woken(b"qdefault/alice"), Some(name.clone()));
+        assert_eq!(watched(&name), Some((alice.clone(), None)));
+        let (name, _) = topic(&Topic::Reply(alice.clone(), wait));
+        let payload = [b"r", &wait.as_bytes()[..], b"default/alice"].concat();
+        assert_eq!(woken(&payload), Some(name.clone()));
+        assert_eq!(watched(&name), Some((alice, Some(wait))));
+        assert_eq!(woken(b""), None);
+        assert_eq!(woken(b"rshort"), None);
+    }
+}

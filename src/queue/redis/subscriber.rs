@@ -1,0 +1,407 @@
+//! Wake-ups from other replicas: one subscriber connection, and what makes it trustworthy.
+//!
+//! It hears the wake channels of the buckets in which somebody waits here and lets go of a bucket a
+//! minute after its last waiter. A subscription counts only when it was confirmed. After every
+//! reconnect, and whenever signals may have been lost, everybody looks again. A probe finds a
+//! subscription that has gone deaf on a healthy connection; a slow poll finds whatever nobody thought
+//! of, and counts it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use fred::{
+    clients::Client,
+    interfaces::{ClientLike, EventInterface, PubsubInterface},
+    types::Value,
+};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc, oneshot},
+    time::Instant,
+};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    functions::Operation,
+    keys::{self, InboxKeys},
+    link::Link,
+    reply,
+};
+use crate::{
+    queue::{Hub, QueueError, Topic, Wakeups},
+    telemetry::Metrics,
+};
+
+/// A bucket stays subscribed this long after its last waiter.
+const LINGER: Duration = Duration::from_secs(60);
+/// How long a new watch waits for its subscription. After that it relies on the waking that follows
+/// the subscription.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
+/// How often a subscription is probed, and how long the probe may travel.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+const PROBE_WITHIN: Duration = Duration::from_millis(1500);
+/// How often everybody's mail is checked for a missed wake-up.
+const POLL_EVERY: Duration = Duration::from_secs(20);
+/// Waking everybody is spread over this long.
+const WAKE_ALL_WITHIN: Duration = Duration::from_millis(1000);
+/// Topics of one call of the poll.
+const POLL_TOPICS: usize = 128;
+
+#[derive(Default)]
+struct Bucket {
+    watchers: usize,
+    confirmed: bool,
+    idle_since: Option<Instant>,
+}
+
+type Buckets = Arc<Mutex<HashMap<u8, Bucket>>>;
+
+fn lock(buckets: &Buckets) -> MutexGuard<'_, HashMap<u8, Bucket>> {
+    // A panic while the lock is held leaves the map whole: every change is one assignment.
+    buckets.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The ear of a replica.
+pub(super) struct Subscriber {
+    hub: Hub,
+    buckets: Buckets,
+    needs: mpsc::UnboundedSender<Need>,
+}
+
+struct Need {
+    bucket: u8,
+    done: oneshot::Sender<()>,
+}
+
+impl Subscriber {
+    /// Listens on `ear`, asks on `link`.
+    pub(super) fn start(
+        ear: Link,
+        link: Link,
+        sharded: bool,
+        metrics: Arc<Metrics>,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let (hub, buckets) = (Hub::new(), Buckets::default());
+        let (needs, inbox) = mpsc::unbounded_channel();
+        let heard = Arc::new(AtomicU64::new(0));
+        let keeper = Keeper {
+            ear: ear.client.clone(),
+            link,
+            sharded,
+            hub: hub.clone(),
+            buckets: Arc::clone(&buckets),
+            heard: Arc::clone(&heard),
+            metrics,
+            waiting: Vec::new(),
+            probed: 0,
+            name: uuid::Uuid::now_v7().simple().to_string(),
+        };
+        tasks.spawn(listen(ear.client, hub.clone(), heard, keeper.name.clone()));
+        tasks.spawn(keeper.run(inbox));
+        Self { hub, buckets, needs }
+    }
+
+    /// Watches a topic; see [`crate::queue::QueueBackend::watch`].
+    pub(super) async fn watch(&self, topic: &Topic) -> Wakeups {
+        let (name, bucket) = keys::topic(topic);
+        let confirmed = {
+            let mut buckets = lock(&self.buckets);
+            let state = buckets.entry(bucket).or_default();
+            state.watchers += 1;
+            state.idle_since = None;
+            state.confirmed
+        };
+        let buckets = Arc::clone(&self.buckets);
+        let wakeups = self.hub.register(&name).on_end(move || {
+            if let Some(state) = lock(&buckets).get_mut(&bucket) {
+                state.watchers -= 1;
+                if state.watchers == 0 {
+                    state.idle_since = Some(Instant::now());
+                }
+            }
+        });
+        if !confirmed {
+            let (done, confirmed) = oneshot::channel();
+            if self.needs.send(Need { bucket, done }).is_ok() {
+                // Without an answer in time the subscription is late: its coming wakes everybody.
+                let _ = tokio::time::timeout(CONFIRM_WITHIN, confirmed).await;
+            }
+        }
+        wakeups
+    }
+
+    /// How many buckets are subscribed.
+    pub(super) fn subscriptions(&self) -> usize {
+        lock(&self.buckets).values().filter(|bucket| bucket.confirmed).count()
+    }
+}
+
+/// Turns published messages into wake-ups.
+async fn listen(ear: Client, hub: Hub, heard: Arc<AtomicU64>, name: String) {
+    let mut messages = ear.message_rx();
+    loop {
+        match messages.recv().await {
+            Ok(message) => {
+                let Some(payload) = message.value.as_bytes() else { continue };
+                let Some(topic) = keys::woken(payload) else { continue };
+                if let Some(probe) = topic.strip_prefix('p') {
+                    if let Some(number) = probe.strip_prefix(&name).and_then(|n| n.parse().ok()) {
+                        heard.fetch_max(number, Ordering::Relaxed);
+                    }
+                } else {
+                    hub.wake(&topic);
+                }
+            }
+            Err(RecvError::Lagged(_)) => wake_all(&hub).await,
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Everybody looks again, spread so that Redis is not asked all at once.
+async fn wake_all(hub: &Hub) {
+    const AT_ONCE: usize = 256;
+    let topics = hub.watched();
+    let chunks = topics.len().div_ceil(AT_ONCE).max(1);
+    let pause = WAKE_ALL_WITHIN / u32::try_from(chunks).unwrap_or(u32::MAX);
+    for (index, chunk) in topics.chunks(AT_ONCE).enumerate() {
+        if index > 0 {
+            tokio::time::sleep(pause).await;
+        }
+        for topic in chunk {
+            hub.wake(topic);
+        }
+    }
+}
+
+/// Keeps the subscriptions.
+struct Keeper {
+    ear: Client,
+    link: Link,
+    sharded: bool,
+    hub: Hub,
+    buckets: Buckets,
+    heard: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
+    waiting: Vec<Need>,
+    probed: u64,
+    name: String,
+}
+
+impl Keeper {
+    async fn run(mut self, mut needs: mpsc::UnboundedReceiver<Need>) {
+        let mut reconnects = self.ear.reconnect_rx();
+        let mut upkeep = tokio::time::interval(PROBE_EVERY);
+        upkeep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut next_poll = Instant::now() + POLL_EVERY;
+        loop {
+            tokio::select! {
+                biased;
+                reconnected = reconnects.recv() => match reconnected {
+                    Ok(_) | Err(RecvError::Lagged(_)) => {
+                        self.metrics.redis_reconnected();
+                        self.forget();
+                        self.subscribe().await;
+                        self.wake_everybody();
+                    }
+                    Err(RecvError::Closed) => return,
+                },
+                need = needs.recv() => {
+                    let Some(need) = need else { return };
+                    self.waiting.push(need);
+                    while let Ok(need) = needs.try_recv() {
+                        self.waiting.push(need);
+                    }
+                    self.subscribe().await;
+                },
+                _ = upkeep.tick() => {
+                    if !self.ear.is_connected() {
+                        continue;
+                    }
+                    if self.subscribe().await {
+                        self.wake_everybody(); // late subscriptions: something may have been missed
+                    }
+                    self.probe().await;
+                    self.let_go().await;
+                    if Instant::now() >= next_poll {
+                        next_poll = Instant::now() + POLL_EVERY.mul_f64(rand::random_range(0.9..1.1));
+                        self.poll().await;
+                    }
+                },
+            }
+        }
+    }
+
+    fn wake_everybody(&self) {
+        let hub = self.hub.clone();
+        // Short and harmless if it is cut off by shutdown: those who wait are ended then anyway.
+        #[expect(clippy::disallowed_methods, reason = "ends by itself within a second")]
+        tokio::spawn(async move { wake_all(&hub).await });
+    }
+
+    fn forget(&self) {
+        for bucket in lock(&self.buckets).values_mut() {
+            bucket.confirmed = false;
+        }
+    }
+
+    /// Subscribes what is watched and not confirmed. `true` if there was such a bucket.
+    async fn subscribe(&mut self) -> bool {
+        let wanted: Vec<u8> = {
+            let buckets = lock(&self.buckets);
+            buckets
+                .iter()
+                .filter(|(_, b)| b.watchers > 0 && !b.confirmed)
+                .map(|(n, _)| *n)
+                .collect()
+        };
+        if !wanted.is_empty() {
+            let channels: Vec<String> =
+                wanted.iter().map(|bucket| keys::channel(*bucket)).collect();
+            if let Err(error) = self.confirm(channels).await {
+                tracing::debug!(error = %error, "subscribing failed; trying again");
+                return false;
+            }
+            let mut buckets = lock(&self.buckets);
+            for bucket in &wanted {
+                if let Some(state) = buckets.get_mut(bucket) {
+                    state.confirmed = true;
+                }
+            }
+        }
+        let buckets = lock(&self.buckets);
+        let confirmed = |bucket: u8| buckets.get(&bucket).is_none_or(|state| state.confirmed);
+        for need in std::mem::take(&mut self.waiting) {
+            if confirmed(need.bucket) {
+                let _ = need.done.send(()); // the watch may have given up
+            } else {
+                self.waiting.push(need);
+            }
+        }
+        !wanted.is_empty()
+    }
+
+    async fn confirm(&self, channels: Vec<String>) -> Result<(), fred::error::Error> {
+        if self.sharded {
+            for channel in channels {
+                self.ear.ssubscribe(channel).await?; // awaited by the client library
+            }
+            return Ok(());
+        }
+        // The client answers a SUBSCRIBE before Redis does: an answered PING behind it confirms.
+        self.ear.subscribe(channels).await?;
+        self.ear.ping::<()>(None).await
+    }
+
+    async fn let_go(&self) {
+        let idle: Vec<u8> = {
+            let mut buckets = lock(&self.buckets);
+            let old = |bucket: &Bucket| {
+                bucket.watchers == 0 && bucket.idle_since.is_some_and(|at| at.elapsed() > LINGER)
+            };
+            let idle = buckets.iter().filter(|(_, b)| old(b)).map(|(n, _)| *n).collect();
+            buckets.retain(|_, bucket| !old(bucket));
+            idle
+        };
+        self.metrics.subscriptions(lock(&self.buckets).values().filter(|b| b.confirmed).count());
+        if idle.is_empty() {
+            return;
+        }
+        let channels: Vec<String> = idle.iter().map(|bucket| keys::channel(*bucket)).collect();
+        let done = if self.sharded {
+            self.ear.sunsubscribe(channels).await
+        } else {
+            self.ear.unsubscribe(channels).await
+        };
+        if let Err(error) = done {
+            tracing::debug!(error = %error, "unsubscribing failed"); // costs a few spurious wake-ups
+        }
+    }
+
+    /// Publishes to ourselves on one of our channels, in turn. Unheard: the ear is deaf.
+    async fn probe(&mut self) {
+        let mut confirmed: Vec<u8> = {
+            let buckets = lock(&self.buckets);
+            buckets.iter().filter(|(_, b)| b.confirmed && b.watchers > 0).map(|(n, _)| *n).collect()
+        };
+        confirmed.sort_unstable();
+        if confirmed.is_empty() {
+            return;
+        }
+        self.probed += 1;
+        let turn = usize::try_from(self.probed).unwrap_or_default() % confirmed.len();
+        let channel = keys::channel(confirmed[turn]);
+        let payload = format!("p{}{}", self.name, self.probed);
+        let client = &self.link.client;
+        let published: Result<i64, _> = if self.sharded {
+            client.spublish(channel, payload).await
+        } else {
+            client.publish(channel, payload).await
+        };
+        if published.is_err() {
+            return; // the other connection is in trouble: it cannot tell
+        }
+        let until = Instant::now() + PROBE_WITHIN;
+        while self.heard.load(Ordering::Relaxed) < self.probed {
+            if Instant::now() > until {
+                tracing::warn!("a subscription is deaf: reconnecting");
+                self.metrics.deaf_subscription();
+                self.forget();
+                // An error here means that it is reconnecting already.
+                let _ = self.ear.force_reconnection().await;
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Wakes whoever should have been woken long ago, and counts it: the count must stay 0.
+    async fn poll(&self) {
+        let mut by_bucket: HashMap<u8, Vec<(Arc<str>, Value, Value, Value)>> = HashMap::new();
+        for topic in self.hub.watched() {
+            let Some((inbox, wait)) = keys::watched(&topic) else { continue };
+            let names = InboxKeys::new(&inbox);
+            let (one, two, wait) = match wait {
+                None => (names.queue(), names.meta(), Value::from_static_str("")),
+                Some(wait) => {
+                    (names.waits(), names.replies(), Value::Bytes(wait.as_bytes().to_vec().into()))
+                }
+            };
+            by_bucket.entry(names.bucket).or_default().push((topic, one, two, wait));
+        }
+        for (bucket, topics) in by_bucket {
+            for chunk in topics.chunks(POLL_TOPICS) {
+                if let Err(error) = self.poll_chunk(bucket, chunk).await {
+                    tracing::debug!(error = %error, "the safety poll failed; it comes again");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn poll_chunk(
+        &self,
+        bucket: u8,
+        topics: &[(Arc<str>, Value, Value, Value)],
+    ) -> Result<(), QueueError> {
+        let keys = topics.iter().flat_map(|(_, one, two, _)| [one.clone(), two.clone()]).collect();
+        let waits = topics.iter().map(|(_, _, _, wait)| wait.clone()).collect();
+        let late = self.link.call(Operation::Probe, keys::slot(bucket), keys, waits).await?;
+        for position in reply::Answer::new(late)?.rest() {
+            let index = usize::try_from(reply::integer(&position)? - 1).unwrap_or(usize::MAX);
+            if let Some((topic, ..)) = topics.get(index)
+                && self.hub.wake(topic)
+            {
+                tracing::warn!("the safety poll found a missed wake-up");
+                self.metrics.missed_wakeup();
+            }
+        }
+        Ok(())
+    }
+}
