@@ -61,6 +61,43 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged.
     pub log: Log,
+    /// Spans leave the process: an endpoint is set by the standard `OTEL_EXPORTER_OTLP_*` variables.
+    #[serde(skip)]
+    pub traces: Option<Traces>,
+}
+
+/// What the standard variables of OpenTelemetry say that concerns us; the exporter reads the rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traces {
+    /// `OTEL_EXPORTER_OTLP_PROTOCOL` is `grpc`.
+    pub grpc: bool,
+    /// `OTEL_SERVICE_NAME` is set.
+    pub service_named: bool,
+}
+
+impl Traces {
+    fn read(environment: &HashMap<String, String>) -> Result<Option<Self>, ConfigError> {
+        let get = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+        let endpoint = get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or(get("OTEL_EXPORTER_OTLP_ENDPOINT"));
+        let off = get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+            || get("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
+        if endpoint.is_none() || off {
+            return Ok(None);
+        }
+        let protocol =
+            get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or(get("OTEL_EXPORTER_OTLP_PROTOCOL"));
+        let grpc = match protocol.map(String::as_str) {
+            None | Some("http/protobuf") => false,
+            Some("grpc") => true,
+            Some(other) => {
+                return Err(ConfigError::Rule {
+                    key: "OTEL_EXPORTER_OTLP_PROTOCOL",
+                    problem: format!("is {other}; it must be grpc or http/protobuf"),
+                });
+            }
+        };
+        Ok(Some(Self { grpc, service_named: get("OTEL_SERVICE_NAME").is_some() }))
+    }
 }
 
 /// `[http]`
@@ -174,12 +211,24 @@ pub enum Backend {
 }
 
 impl Config {
-    /// Reads the configuration from the process' environment and, if given, a file.
+    /// Reads the configuration from the process' environment and, if given, a file. `overrides` are
+    /// short names of the environment that the command line sets.
     ///
     /// # Errors
     /// [`ConfigError`] names the key.
-    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        Self::read(file, std::env::vars().collect())
+    pub fn load(
+        file: Option<&Path>,
+        overrides: impl Iterator<Item = (&'static str, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut environment: HashMap<String, String> = std::env::vars().collect();
+        for (name, value) in overrides {
+            if let Some((_, key)) = SHORT_NAMES.iter().find(|(short, _)| *short == name) {
+                let long = key.to_ascii_uppercase().replace('.', "__");
+                environment.remove(&format!("MCP_MESSAGING__{long}"));
+            }
+            environment.insert(name.to_owned(), value);
+        }
+        Self::read(file, environment)
     }
 
     /// [`load`](Self::load) with another environment.
@@ -208,7 +257,7 @@ impl Config {
             .list_separator(",")
             .with_list_parse_key("http.allowed_hosts")
             .with_list_parse_key("http.allowed_origins")
-            .source(Some(environment));
+            .source(Some(environment.clone()));
         // The long name wins over the short one: it is the more particular.
         let long = config::Config::builder().add_source(names.clone()).build()?;
         for (_, key) in SHORT_NAMES {
@@ -216,7 +265,8 @@ impl Config {
                 sources = sources.set_override(key, value.kind)?;
             }
         }
-        let config: Self = sources.add_source(names).build()?.try_deserialize()?;
+        let mut config: Self = sources.add_source(names).build()?.try_deserialize()?;
+        config.traces = Traces::read(&environment)?;
         config.check()?;
         Ok(config)
     }

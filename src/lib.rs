@@ -8,7 +8,10 @@
 //! [`config::Config`]. [`telemetry`] and [`config`] are leaves. `ARCHITECTURE.md` has the picture,
 //! the walkthroughs and the invariants; `tests/it/layers.rs` enforces the arrow.
 
+pub mod app;
 pub mod config;
+pub mod http;
+pub mod mcp;
 pub mod messaging;
 pub mod model;
 pub mod queue;

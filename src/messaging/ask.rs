@@ -12,6 +12,7 @@ use super::{
 use crate::{
     model::{ClientId, Inbox, Message, MessageId},
     queue::{IdempotencyKey, NewMessage, Notice, Sent, SentStatus, Taken, Topic},
+    telemetry::trace_of,
 };
 
 /// One question.
@@ -110,7 +111,7 @@ impl MessagingService {
             idempotency: request.idempotency_key.map(|text| IdempotencyKey::new(&inbox, &text)),
             ttl: self.life(None)?.max(wait.min(self.rules.ttl_range.1)),
             wait: (!wait.is_zero()).then_some(wait),
-            trace: context.trace,
+            trace: trace_of(context.trace),
         };
         let _place = self.waiters.enter()?;
         // Watch before asking: the answer may come at once.

@@ -106,7 +106,7 @@ impl Settler {
 
 impl Delivery {
     /// One handle for what two parts of a response carry.
-    pub(super) fn and(mut self, other: Option<Self>) -> Self {
+    pub fn and(mut self, other: Option<Self>) -> Self {
         if let Some(mut other) = other {
             self.claims.append(&mut other.claims);
         }

@@ -12,12 +12,15 @@ use super::{
 };
 use crate::{
     model::{ClientId, Inbox, Message},
-    queue::{Batch, FetchRequest, Fetched, LeaseId, Notice, Outcome, Topic, Waiting},
-    telemetry::MessageEvent,
+    queue::{Batch, FetchRequest, Fetched, LeaseId, Notice, Outcome, QueueError, Topic, Waiting},
+    telemetry::{MessageEvent, link_to},
 };
 
 /// How long a call that does not wait gives another reader's lease to end.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long a waiting call leaves a store in trouble alone.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// One fetch.
 #[derive(Debug, Clone)]
@@ -194,7 +197,18 @@ impl MessagingService {
                 }),
             };
             first = false;
-            let fetched = self.queue.fetch(inbox, &fetch).await?;
+            let fetched = match self.queue.fetch(inbox, &fetch).await {
+                Ok(fetched) => fetched,
+                // A wait outlives trouble of the store: whoever waits has nothing to lose by it.
+                Err(QueueError::Unavailable { .. } | QueueError::Timeout)
+                    if remaining > STORE_PAUSE && !context.stop.is_cancelled() =>
+                {
+                    drop(guard);
+                    tokio::time::sleep(STORE_PAUSE).await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             let mut received = Received {
                 why: ReceivedWhy::Empty,
                 messages: Vec::new(),
@@ -296,6 +310,9 @@ impl MessagingService {
         self.metrics.messages(MessageEvent::Redelivered, again);
         for message in messages {
             self.metrics.delivery_latency(message.age);
+            if let Some(sent) = message.trace {
+                link_to(sent);
+            }
         }
     }
 }

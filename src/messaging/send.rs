@@ -8,7 +8,7 @@ use super::{CallContext, Delivery, MessagingError, MessagingService, delivery::C
 use crate::{
     model::{ClientId, Inbox, MessageId},
     queue::{IdempotencyKey, NewMessage, Notice, Sent, SentStatus},
-    telemetry::MessageEvent,
+    telemetry::{MessageEvent, trace_of},
 };
 
 /// One send to one or more recipients.
@@ -96,7 +96,7 @@ impl MessagingService {
                 idempotency: key,
                 ttl,
                 wait: None,
-                trace: context.trace,
+                trace: trace_of(context.trace),
             };
             async move {
                 let outcome = self.accept(&message).await;

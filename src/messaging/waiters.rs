@@ -27,6 +27,12 @@ impl Waiters {
         self.now.load(Ordering::Relaxed)
     }
 
+    /// The count itself, for a metric to read.
+    #[must_use]
+    pub fn gauge(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.now)
+    }
+
     /// A place, until it is dropped.
     pub(super) fn enter(&self) -> Result<Place, MessagingError> {
         let before = self.now.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,12 @@
 //! Every metric of the process, in one registry with closed label sets.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
@@ -36,6 +42,20 @@ impl MessageEvent {
     }
 }
 
+/// Labels of one MCP request, as the OpenTelemetry conventions for MCP name them. They are static on
+/// purpose: nothing that a client sends can become one.
+#[derive(Debug, Clone, Copy)]
+pub struct Operation {
+    /// The method; `unknown` and `invalid` for what is not served or could not be read.
+    pub method: &'static str,
+    /// The tool, or nothing.
+    pub tool: &'static str,
+    /// What went wrong, or nothing.
+    pub error: &'static str,
+    /// The protocol revision.
+    pub revision: &'static str,
+}
+
 /// The metrics of one process.
 pub struct Metrics {
     registry: Registry,
@@ -46,6 +66,9 @@ pub struct Metrics {
     deaf_subscriptions: IntCounter,
     missed_wakeups: IntCounter,
     subscriptions: IntGauge,
+    waiters: IntGauge,
+    waiters_now: OnceLock<Arc<AtomicUsize>>,
+    operations: HistogramVec,
 }
 
 impl Metrics {
@@ -89,13 +112,26 @@ impl Metrics {
         )?;
         let subscriptions =
             IntGauge::new("mcp_messaging_subscriptions", "Wake channels that this replica hears.")?;
+        let operations = HistogramVec::new(
+            HistogramOpts::new(
+                "mcp_server_operation_duration_seconds",
+                "Duration of MCP requests; waits are part of it.",
+            )
+            .buckets(vec![
+                0.0002, 0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+            ]),
+            &["mcp_method_name", "gen_ai_tool_name", "error_type", "mcp_protocol_version"],
+        )?;
         registry.register(Box::new(messages.clone()))?;
+        registry.register(Box::new(operations.clone()))?;
         registry.register(Box::new(delivery_latency.clone()))?;
         registry.register(Box::new(redis_calls.clone()))?;
         registry.register(Box::new(redis_reconnects.clone()))?;
         registry.register(Box::new(deaf_subscriptions.clone()))?;
         registry.register(Box::new(missed_wakeups.clone()))?;
         registry.register(Box::new(subscriptions.clone()))?;
+        let waiters = IntGauge::new("mcp_messaging_waiters", "Calls that wait in this replica.")?;
+        registry.register(Box::new(waiters.clone()))?;
         Ok(Self {
             registry,
             messages,
@@ -105,6 +141,9 @@ impl Metrics {
             deaf_subscriptions,
             missed_wakeups,
             subscriptions,
+            waiters,
+            waiters_now: OnceLock::new(),
+            operations,
         })
     }
 
@@ -140,14 +179,31 @@ impl Metrics {
         self.missed_wakeups.inc();
     }
 
+    /// Where the number of waiting calls is counted.
+    pub fn watch_waiters(&self, now: &Arc<AtomicUsize>) {
+        // A second source would be a fault of the composition; the first one stays.
+        let _ = self.waiters_now.set(Arc::clone(now));
+    }
+
     /// So many wake channels are subscribed.
     pub fn subscriptions(&self, count: usize) {
         self.subscriptions.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// An MCP request ended after this long.
+    pub fn operation(&self, labels: &Operation, took: Duration) {
+        let Operation { method, tool, error, revision } = *labels;
+        self.operations
+            .with_label_values(&[method, tool, error, revision])
+            .observe(took.as_secs_f64());
+    }
+
     /// The exposition in the Prometheus text format.
     #[must_use]
     pub fn render(&self) -> String {
+        if let Some(now) = self.waiters_now.get() {
+            self.waiters.set(i64::try_from(now.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
+        }
         prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }

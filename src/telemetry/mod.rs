@@ -1,5 +1,9 @@
 //! Logs, metrics and traces. A leaf: the layers call named methods, none of them names a library.
 
+mod logs;
 mod metrics;
+mod spans;
 
-pub use metrics::{MessageEvent, Metrics};
+pub use logs::{LogFormat, Settings, Telemetry, TelemetryError, TraceExport};
+pub use metrics::{MessageEvent, Metrics, Operation};
+pub use spans::{CallSpan, link_to, trace_of};

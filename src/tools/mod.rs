@@ -3,12 +3,32 @@
 //! [`Tool`] is one tool, [`ToolRegistry`] what a server offers. A tool reads its arguments, calls the
 //! mailbox and renders the answer; it knows nothing of JSON-RPC or HTTP.
 
+mod arguments;
+mod checkin_client;
+mod definition;
+mod envelope;
+mod get_messages;
+mod get_my_identity;
+mod list_clients;
+mod markdown;
+mod message_status;
+mod outcome;
+mod recipients;
+mod recipients_config;
+mod rfc3339;
+#[cfg(test)]
+mod samples;
+mod send_message;
+mod send_message_and_wait;
+mod send_message_without_waiting;
+mod views;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
-use crate::messaging::{CallContext, Delivery};
+use crate::messaging::{CallContext, Delivery, MessagingService};
 
 /// The arguments of a call, as sent. Unknown ones are ignored.
 pub type Arguments = Map<String, Value>;
@@ -45,8 +65,8 @@ pub trait Tool: Send + Sync {
 pub struct ToolOutcome {
     /// Markdown for the model.
     pub text: String,
-    /// For programs, under the tool's `outputSchema`. `None` when it was refused.
-    pub structured: Option<Value>,
+    /// For programs, under the tool's `outputSchema`. `None` when the call was refused as a whole.
+    pub structured: Option<Box<RawValue>>,
     /// A tool execution error: refused, with a text that the model can act on.
     pub is_error: bool,
     /// To be settled by whoever writes the response.
@@ -95,5 +115,121 @@ impl ToolRegistry {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<dyn Tool>> {
         self.tools.iter().find(|tool| tool.name() == name)
+    }
+}
+
+/// The tools of a mailbox: the seven that are listed, in their order, and the names of the Python
+/// original that are only called.
+#[must_use]
+pub fn registry(messaging: MessagingService) -> ToolRegistry {
+    let mailbox = || messaging.clone();
+    ToolRegistry::new(vec![
+        Arc::new(checkin_client::CheckinClient { messaging: mailbox() }),
+        Arc::new(send_message::SendMessage { messaging: mailbox() }),
+        Arc::new(send_message_and_wait::SendMessageAndWait { messaging: mailbox() }),
+        Arc::new(get_messages::GetMessages { messaging: mailbox() }),
+        Arc::new(get_my_identity::GetMyIdentity { messaging: mailbox() }),
+        Arc::new(list_clients::ListClients::new(mailbox())),
+        Arc::new(message_status::MessageStatus { messaging: mailbox() }),
+        Arc::new(send_message_without_waiting::SendMessageWithoutWaiting { messaging: mailbox() }),
+        Arc::new(list_clients::ListClients::alias(messaging)),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What `tools/list` may cost a model.
+    const TOKENS: usize = 1500;
+
+    fn listed() -> Vec<Value> {
+        let tools = samples::tools();
+        tools.all().iter().filter(|tool| tool.listed()).map(|tool| tool.definition()).collect()
+    }
+
+    #[test]
+    fn seven_tools_are_listed_in_order_and_two_more_can_be_called() {
+        let names: Vec<_> = listed().iter().map(|tool| tool["name"].clone()).collect();
+        assert_eq!(
+            names,
+            [
+                "checkin_client",
+                "send_message",
+                "send_message_and_wait",
+                "get_messages",
+                "get_my_identity",
+                "list_clients",
+                "message_status"
+            ]
+        );
+        for alias in ["send_message_without_waiting", "get_active_sessions"] {
+            assert!(!samples::tools().get(alias).unwrap().listed());
+        }
+        assert!(samples::tools().get("fetch").is_none());
+    }
+
+    #[test]
+    fn the_list_is_cheap() {
+        let list = json!({ "tools": listed() }).to_string();
+        let tokens = tiktoken_rs::o200k_base().unwrap().encode_ordinary(&list).len();
+        assert!(tokens <= TOKENS, "tools/list costs {tokens} tokens: {list}");
+    }
+
+    #[test]
+    fn schemas_are_valid_and_of_objects() {
+        for tool in samples::tools().all() {
+            let definition = tool.definition();
+            assert_eq!(definition["name"], tool.name());
+            for schema in [&definition["inputSchema"], &definition["outputSchema"]] {
+                assert!(jsonschema::draft202012::meta::is_valid(schema), "{}", tool.name());
+                assert_eq!(schema["type"], "object");
+                let properties = schema["properties"].as_object().unwrap();
+                for name in schema.get("required").and_then(Value::as_array).into_iter().flatten() {
+                    assert!(properties.contains_key(name.as_str().unwrap()));
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn bad_arguments_are_refused_in_words_and_never_an_error() {
+        for tool in samples::tools().all() {
+            for bad in [json!({}), json!({"client_id": 1.5, "sender_id": [], "cursor": "x"})] {
+                let arguments = bad.as_object().unwrap().clone();
+                let answer = tool.call(arguments, &CallContext::default()).await;
+                let needs_nothing = ["get_my_identity", "list_clients", "get_active_sessions"];
+                if needs_nothing.contains(&tool.name()) && answer.is_err() {
+                    continue; // nothing to refuse: it went on to the store, which is down
+                }
+                let refused = answer.unwrap();
+                assert!(refused.is_error && refused.structured.is_none(), "{}", tool.name());
+                assert!(refused.text.starts_with("Refused: "), "{}", refused.text);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_is_an_error_of_the_server() {
+        let arguments = json!({
+            "client_id": "alice", "sender_id": "alice", "name": "Alice", "recipient_id": "bob",
+            "message": "hi",
+        });
+        for tool in samples::tools().all() {
+            let arguments = arguments.as_object().unwrap().clone();
+            let answer = tool.call(arguments, &CallContext::default()).await;
+            if tool.name().starts_with("send_message") && !tool.name().ends_with("_and_wait") {
+                // The sender must learn the id under which it may have been accepted.
+                let refused = answer.unwrap();
+                assert!(refused.is_error);
+                let result = &samples::structured(&refused)["results"][0];
+                assert_eq!(result["status"], "refused");
+                assert!(refused.text.contains(result["message_id"].as_str().unwrap()));
+            } else {
+                assert_eq!(answer.unwrap_err(), ToolError::Unavailable, "{}", tool.name());
+            }
+        }
     }
 }

@@ -1,0 +1,381 @@
+//! The composition root: from a [`Config`] to a running server, and to its ordered end.
+//!
+//! The only place that sees all layers. What each command of the binary does stands here too.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::{Backend, Config, ConfigError},
+    http::{self, HttpConfig, HttpState},
+    mcp::McpServer,
+    messaging::{MessagingService, Rules, Waiters},
+    model::SystemClock,
+    queue::{
+        self, QueueBackend, QueueError,
+        memory::MemoryQueue,
+        redis::{RedisQueue, RedisSettings, RedisStore},
+    },
+    telemetry::{self, LogFormat, Metrics, Telemetry, TelemetryError, TraceExport},
+    tools,
+};
+
+/// Connections that the kernel holds for us before they are accepted.
+const BACKLOG: u32 = 4096;
+/// Acknowledgements may take so long after the last response.
+const SETTLE_WITHIN: Duration = Duration::from_secs(2);
+/// How often Redis is tried at start, and how often that is said.
+const TRY_EVERY: Duration = Duration::from_millis(500);
+const SAY_EVERY: u32 = 20;
+
+/// Why a command failed. One line.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Logs or traces.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// A metric: a fault of ours.
+    #[error("metrics: {0}")]
+    Metrics(String),
+    /// A socket.
+    #[error("http.host and http.port: cannot listen on {address}: {cause}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        cause: std::io::Error,
+    },
+    /// The store.
+    #[error("{0}")]
+    Store(#[from] QueueError),
+    /// The operating system.
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+    /// The server does not say that it is ready.
+    #[error("not ready: {0}")]
+    NotReady(String),
+}
+
+/// Serves until SIGTERM or SIGINT. A second signal ends it at once.
+///
+/// # Errors
+/// It cannot start.
+pub fn serve(config: &Config) -> Result<(), StartError> {
+    let runtime = actix_web::rt::System::new();
+    let telemetry = runtime.block_on(async { Telemetry::start(&log_settings(config)) })?;
+    let served = runtime.block_on(run(config));
+    telemetry.flush();
+    served
+}
+
+fn log_settings(config: &Config) -> telemetry::Settings {
+    telemetry::Settings {
+        level: config.log.level.clone(),
+        format: match config.log.format.as_str() {
+            "json" => LogFormat::Json,
+            "text" => LogFormat::Text,
+            _ => LogFormat::Auto,
+        },
+        traces: config.traces.as_ref().map(|traces| {
+            if traces.grpc { TraceExport::Grpc } else { TraceExport::Http }
+        }),
+        service_named: config.traces.as_ref().is_some_and(|traces| traces.service_named),
+    }
+}
+
+/// The store of the process; each worker gets its own way to it.
+#[derive(Clone)]
+enum Store {
+    Memory(Arc<MemoryQueue>),
+    Redis(RedisStore),
+}
+
+impl Store {
+    fn open(
+        config: &Config,
+        metrics: &Arc<Metrics>,
+        background: &TaskTracker,
+    ) -> Result<Self, QueueError> {
+        let limits = queue_limits(config);
+        Ok(match config.backend() {
+            Backend::Memory => {
+                Self::Memory(Arc::new(MemoryQueue::new(limits, Arc::new(SystemClock))))
+            }
+            Backend::Redis => Self::Redis(RedisStore::start(
+                redis_settings(config),
+                limits,
+                Arc::clone(metrics),
+                background.clone(),
+            )?),
+        })
+    }
+
+    fn queue(&self) -> Result<Arc<dyn QueueBackend>, QueueError> {
+        Ok(match self {
+            Self::Memory(queue) => Arc::<MemoryQueue>::clone(queue),
+            Self::Redis(store) => Arc::new(store.queue()?),
+        })
+    }
+}
+
+fn queue_limits(config: &Config) -> queue::Limits {
+    queue::Limits {
+        inbox_messages: config.limits.inbox_messages,
+        inbox_bytes: config.limits.inbox_bytes,
+        open_waits: config.limits.client_waits,
+        ledger_entries: config.limits.ledger_entries,
+        ledger_life: Duration::from_secs(config.messaging.ledger_seconds),
+    }
+}
+
+fn redis_settings(config: &Config) -> RedisSettings {
+    RedisSettings {
+        url: config.redis.url.clone(),
+        connect_timeout: Duration::from_secs_f64(config.redis.connect_timeout_seconds),
+        command_timeout: Duration::from_secs_f64(config.redis.command_timeout_seconds),
+        retry_for: Duration::from_secs_f64(config.redis.retry_seconds),
+    }
+}
+
+fn rules(config: &Config) -> Rules {
+    let (messaging, limits) = (&config.messaging, &config.limits);
+    Rules {
+        message_bytes: limits.message_bytes,
+        recipients: limits.recipients,
+        ttl: Duration::from_secs(messaging.ttl_seconds),
+        ttl_range: (
+            Duration::from_secs(limits.min_ttl_seconds),
+            Duration::from_secs(limits.max_ttl_seconds),
+        ),
+        max_wait: Duration::from_secs(limits.max_wait_seconds),
+        default_wait: Duration::from_secs(messaging.default_wait_seconds),
+        lease: Duration::from_secs(messaging.lease_seconds),
+        manual_lease: Duration::from_secs(messaging.manual_lease_seconds),
+        fetch_messages: limits.fetch_messages,
+        fetch_bytes: limits.fetch_bytes,
+        presence: Duration::from_secs(messaging.presence_seconds),
+        listed_inboxes: limits.listed_inboxes,
+    }
+}
+
+fn http_config(config: &Config) -> HttpConfig {
+    let mut own = HttpConfig {
+        body_limit: config.http.body_bytes,
+        keep_alive: Duration::from_secs(config.http.keep_alive_seconds),
+        client_request_timeout: Duration::from_secs(config.http.request_timeout_seconds),
+        workers: match config.http.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        },
+        ..HttpConfig::default()
+    };
+    own.max_connections = config.http.max_connections.div_ceil(own.workers);
+    own.allowed_hosts.extend(config.http.allowed_hosts.iter().cloned());
+    own.allowed_origins.extend(config.http.allowed_origins.iter().cloned());
+    own
+}
+
+async fn run(config: &Config) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let metrics = Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?;
+    let metrics = Arc::new(metrics);
+    let stop = CancellationToken::new();
+    // What must be done before the process ends, and what ends with it.
+    let (settling, background) = (TaskTracker::new(), TaskTracker::new());
+    let store = Store::open(config, &metrics, &background)?;
+    if let Store::Redis(store) = &store {
+        background.spawn(prepare(store.queue()?));
+    }
+    let waiters = Waiters::new(config.limits.replica_waiters);
+    metrics.watch_waiters(&waiters.gauge());
+    let (rules, http_config) = (Arc::new(rules(config)), Arc::new(http_config(config)));
+
+    let make_state = {
+        let (store, metrics, stop) = (store.clone(), Arc::clone(&metrics), stop.clone());
+        let (http_config, settling) = (Arc::clone(&http_config), settling.clone());
+        move || {
+            let queue = match store.queue() {
+                Ok(queue) => queue,
+                // The same settings opened the store above.
+                Err(error) => unreachable!("a worker cannot open the store: {error}"),
+            };
+            let messaging = MessagingService::new(
+                queue,
+                Arc::clone(&rules),
+                waiters.clone(),
+                settling.clone(),
+                Arc::clone(&metrics),
+            );
+            let registry = tools::registry(messaging.clone());
+            let mcp =
+                McpServer::new(registry, messaging.clone(), Arc::clone(&metrics), stop.clone());
+            HttpState {
+                mcp,
+                messaging,
+                metrics: Arc::clone(&metrics),
+                config: Arc::clone(&http_config),
+                stop: stop.clone(),
+            }
+        }
+    };
+    let bind = |address| {
+        http::bind(address, BACKLOG).map_err(|cause| StartError::Listen { address, cause })
+    };
+    let mut listeners = Vec::new();
+    for address in config.listen()? {
+        match bind(address) {
+            Ok(listener) => listeners.push(listener),
+            // `localhost` names two loopback addresses, and a machine may have but one of them.
+            Err(_) if !listeners.is_empty() && address.is_ipv6() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let ops_listener = config.ops_listen()?.map(bind).transpose()?;
+    let endpoint = listeners.first().map(std::net::TcpListener::local_addr).transpose()?;
+    let ops = ops_listener.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+    let (server, stopper) = http::serve(listeners, ops_listener, &http_config, make_state)?;
+    if let Some(endpoint) = endpoint {
+        tracing::info!(
+            address = %endpoint,
+            backend = match config.backend() { Backend::Memory => "memory", Backend::Redis => "redis" },
+            workers = http_config.workers,
+            version = env!("CARGO_PKG_VERSION"),
+            "serving MCP at http://{endpoint}/mcp"
+        );
+        if let Some(ops) = ops {
+            tracing::info!(address = %ops, "serving metrics and probes");
+        }
+        if !endpoint.ip().is_loopback() {
+            tracing::warn!(
+                "anybody who reaches {endpoint} can read and send as any client: auth.mode is none"
+            );
+        }
+    }
+
+    let server = actix_web::rt::spawn(server);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: waiting calls are told to ask again");
+    let ended = async {
+        stop.cancel();
+        stopper.drain().await;
+        settling.close();
+        if tokio::time::timeout(SETTLE_WITHIN, settling.wait()).await.is_err() {
+            tracing::warn!("some acknowledgements did not end in time; those messages come again");
+        }
+        stopper.stop().await;
+        // The server's own future has nothing more to say.
+        let _ = server.await;
+    };
+    tokio::select! {
+        () = ended => tracing::info!("stopped"),
+        _ = terminate.recv() => tracing::warn!("a second signal: stopped at once"),
+        _ = interrupt.recv() => tracing::warn!("a second signal: stopped at once"),
+        () = tokio::time::sleep(Duration::from_secs(config.http.shutdown_seconds)) => {
+            tracing::warn!("stopped after http.shutdown_seconds with work left");
+        }
+    }
+    Ok(())
+}
+
+/// Loads the functions as soon as Redis is there.
+async fn prepare(queue: RedisQueue) {
+    for attempt in 0_u32.. {
+        match queue.prepare().await {
+            Ok(()) => {
+                tracing::info!("Redis is ready");
+                return;
+            }
+            Err(error) if attempt % SAY_EVERY == 0 => {
+                tracing::warn!(error.kind = error.label(), error = %error, "not ready: waiting for Redis");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(TRY_EVERY).await;
+    }
+}
+
+/// Loads the functions, or says that a newer revision is there.
+///
+/// # Errors
+/// Redis is not there, or its user may not load functions.
+pub fn migrate(config: &Config) -> Result<(), StartError> {
+    if config.backend() == Backend::Memory {
+        return Err(ConfigError::Rule {
+            key: "redis.url",
+            problem: "(REDIS_URL) must be set: there is nothing to migrate in memory".to_owned(),
+        }
+        .into());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let metrics = Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?;
+        let store = RedisStore::start(
+            redis_settings(config),
+            queue_limits(config),
+            Arc::new(metrics),
+            TaskTracker::new(),
+        )?;
+        store.queue()?.prepare().await?;
+        say("the functions in Redis are up to date");
+        Ok(())
+    })
+}
+
+/// Prints the configuration in force, without secrets.
+///
+/// # Errors
+/// None: a configuration that was read is usable.
+pub fn check_config(config: &Config) -> Result<(), StartError> {
+    say(&format!("{config:#?}"));
+    say("the configuration is usable");
+    Ok(())
+}
+
+/// Asks the server of this configuration, on this machine, whether it is ready.
+///
+/// # Errors
+/// It does not answer, or says why it is not ready.
+pub fn healthcheck(config: &Config) -> Result<(), StartError> {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let mut address = match config.ops_listen()? {
+        Some(address) => address,
+        None => config.listen()?.first().copied().unwrap_or(([127, 0, 0, 1], config.http.port).into()),
+    };
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let not_ready = |error: std::io::Error| StartError::NotReady(format!("{address}: {error}"));
+    let answer = (|| {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.take(64 * 1024).read_to_end(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    })();
+    let answer = answer.map_err(not_ready)?;
+    if answer.split(' ').nth(1) == Some("200") {
+        return Ok(());
+    }
+    let body = answer.split_once("\r\n\r\n").map_or("no answer", |(_head, body)| body.trim());
+    Err(StartError::NotReady(body.to_owned()))
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+fn say(text: &str) {
+    println!("{text}");
+}

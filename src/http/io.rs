@@ -1,0 +1,210 @@
+//! The socket of a connection, watched: what was written, whether its client is still there, and
+//! whether it reads.
+//!
+//! actix's HTTP/1 dispatcher calls `poll_flush` of its socket exactly when all that it had to write
+//! has been written (`actix_http::h1::Dispatcher::poll_flush`), and reads at the start of every round.
+//! So a response has gone out when `poll_flush` comes after its last byte was handed over, and it went
+//! to somebody if the reads before and after it found no end of the connection.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep},
+};
+
+use super::stop::Place;
+use crate::messaging::Delivery;
+
+/// What is known of a connection. Shared by its socket and by the body that is being written.
+#[derive(Default)]
+pub(super) struct Connection {
+    /// How often everything handed over so far had been written.
+    flushes: Cell<u64>,
+    /// The client has ended its side.
+    ended: Cell<bool>,
+    /// Something written may not have arrived.
+    broken: Cell<bool>,
+    /// Who waits for the next flush.
+    waiting: Cell<Option<Waker>>,
+    /// What the response under way carries.
+    delivery: RefCell<Option<Delivery>>,
+}
+
+impl Connection {
+    /// A response that carries messages is being handed over.
+    pub(super) fn carry(&self, delivery: Delivery) -> Mark {
+        *self.delivery.borrow_mut() = Some(delivery);
+        Mark(self.flushes.get())
+    }
+
+    /// Whether all that was handed over before the mark has been written.
+    pub(super) fn has_written(&self, mark: Mark) -> bool {
+        self.flushes.get() > mark.0
+    }
+
+    /// Wakes `waker` at the next flush.
+    pub(super) fn wake_when_written(&self, waker: &Waker) {
+        self.waiting.set(Some(waker.clone()));
+    }
+
+    /// The response ended: what it carried was received, or goes back.
+    pub(super) fn settle(&self) {
+        let delivery = self.delivery.borrow_mut().take();
+        if let (Some(delivery), false) = (delivery, self.broken.get()) {
+            delivery.flushed();
+        }
+    }
+
+    /// The response was given up: what it carried goes back.
+    pub(super) fn give_back(&self) {
+        drop(self.delivery.borrow_mut().take());
+    }
+}
+
+/// A place in the stream of what a connection wrote.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark(u64);
+
+/// The socket.
+pub(super) struct TrackedIo {
+    socket: TcpStream,
+    state: Rc<Connection>,
+    stall: Duration,
+    blocked: Option<Box<Blocked>>,
+    _place: Place,
+}
+
+/// A write that waits for the client to read.
+struct Blocked {
+    timer: Pin<Box<Sleep>>,
+    every: Duration,
+    since: Instant,
+}
+
+impl TrackedIo {
+    pub(super) fn new(socket: TcpStream, stall: Duration, place: Place) -> Self {
+        Self { socket, state: Rc::default(), stall, blocked: None, _place: place }
+    }
+
+    pub(super) fn state(&self) -> Rc<Connection> {
+        Rc::clone(&self.state)
+    }
+
+    /// The client takes nothing now. Keeps leases alive, until it counts as gone.
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let stall = self.stall;
+        let state = &self.state;
+        let blocked = self.blocked.get_or_insert_with(|| {
+            let lease = state.delivery.borrow().as_ref().map(Delivery::keep_alive_every);
+            let every = lease.map_or(stall, |lease| lease.min(stall));
+            Box::new(Blocked { timer: Box::pin(sleep(every)), every, since: Instant::now() })
+        });
+        while blocked.timer.as_mut().poll(cx).is_ready() {
+            if blocked.since.elapsed() >= stall {
+                state.broken.set(true);
+                state.give_back();
+                return Poll::Ready(io::ErrorKind::TimedOut.into());
+            }
+            if let Some(delivery) = state.delivery.borrow().as_ref() {
+                delivery.keep_alive();
+            }
+            let next = Instant::now() + blocked.every;
+            blocked.timer.as_mut().reset(next.min(blocked.since + stall).max(Instant::now()));
+        }
+        Poll::Pending
+    }
+
+    fn wrote(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(_)) => {
+                if let Some(blocked) = &mut self.blocked {
+                    blocked.since = Instant::now();
+                }
+            }
+            Poll::Ready(Err(_)) => self.state.broken.set(true),
+            Poll::Pending => {
+                if let Poll::Ready(gone) = self.poll_blocked(cx) {
+                    return Poll::Ready(Err(gone));
+                }
+            }
+        }
+        written
+    }
+}
+
+impl AsyncRead for TrackedIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let (before, room) = (buf.filled().len(), buf.remaining());
+        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
+        match &read {
+            Poll::Ready(Ok(())) if room > 0 && buf.filled().len() == before => {
+                self.state.ended.set(true);
+                // It may have ended in peace after the response, or before: then the response was
+                // refused, which the socket knows.
+                if !matches!(self.socket.take_error(), Ok(None)) {
+                    self.state.broken.set(true);
+                }
+            }
+            Poll::Ready(Err(_)) => self.state.broken.set(true),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        read
+    }
+}
+
+impl AsyncWrite for TrackedIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.wrote(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.wrote(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.blocked = None;
+        // What is written after the client ended its side reaches nobody.
+        if !self.state.ended.get() {
+            self.state.flushes.set(self.state.flushes.get().wrapping_add(1));
+            if let Some(waker) = self.state.waiting.take() {
+                waker.wake();
+            }
+        }
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}

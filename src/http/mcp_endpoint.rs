@@ -1,0 +1,287 @@
+//! `POST /mcp`: media types, sizes, and the choice between one answer and a stream.
+
+use std::{convert::Infallible, future::poll_fn, pin::Pin, rc::Rc, task::Poll};
+
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    http::{
+        StatusCode,
+        header::{
+            ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue,
+        },
+    },
+    web::{Data, Payload},
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::{FutureExt as _, Stream as _};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::{
+    io::Connection,
+    origin,
+    settle::{LastChunk, Settling},
+    sse::Stream,
+    state::{HttpConfig, HttpState},
+};
+use crate::mcp::{Answer, Field, Finished, Frame, Headers, Incoming};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A request that HTTP refuses before the protocol sees it.
+struct Refusal {
+    status: StatusCode,
+    text: String,
+}
+
+fn refusal(status: StatusCode, text: impl Into<String>) -> Refusal {
+    Refusal { status, text: text.into() }
+}
+
+impl Refusal {
+    fn respond(self) -> HttpResponse {
+        tracing::info!(http.status = self.status.as_u16(), "request refused");
+        let error = json!({ "code": -32600, "message": self.text });
+        let body = json!({ "jsonrpc": "2.0", "error": error }).to_string();
+        answer(self.status).body(body)
+    }
+}
+
+pub(super) async fn method_not_allowed() -> Result<HttpResponse, Infallible> {
+    let text = "only POST is served here: there is no stream to GET and no session to DELETE";
+    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, text).respond();
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    Ok(response)
+}
+
+pub(super) async fn post(
+    request: HttpRequest,
+    payload: Payload,
+    state: Data<HttpState>,
+) -> Result<HttpResponse, Infallible> {
+    Ok(match handle(&request, payload, &state).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.respond(),
+    })
+}
+
+async fn handle(
+    request: &HttpRequest,
+    payload: Payload,
+    state: &HttpState,
+) -> Result<HttpResponse, Refusal> {
+    let headers = request.headers();
+    origin::check(headers, &state.config).map_err(|why| refusal(StatusCode::FORBIDDEN, why))?;
+    check_content_type(headers)?;
+    let accepted = Accepted::read(headers)?;
+    let body = read(headers, payload, &state.config).await?;
+    let finished = match state.mcp.receive(&protocol_headers(headers), &body) {
+        Incoming::Answer(ready) => return Ok(written(ready)),
+        Incoming::Accepted => return Ok(accepted_response()),
+        Incoming::Cancel(call) => {
+            state.mcp.cancel(&call).await;
+            return Ok(accepted_response());
+        }
+        Incoming::Call(call) => {
+            drop(body);
+            if accepted == Accepted::Stream && call.may_wait() {
+                let connection = connection(request)?;
+                let stream = Stream::new(*call, state.config.keep_alive, connection);
+                return Ok(HttpResponse::Ok()
+                    .insert_header((CONTENT_TYPE, "text/event-stream"))
+                    .insert_header((CACHE_CONTROL, "no-store"))
+                    .insert_header(("x-accel-buffering", "no"))
+                    .body(stream));
+            }
+            call.run(Frame::default()).await
+        }
+        Incoming::Batch(batch) => batch.run().await,
+    };
+    finish(request, finished)
+}
+
+fn answer(status: StatusCode) -> HttpResponseBuilder {
+    let mut builder = HttpResponse::build(status);
+    builder.insert_header((CONTENT_TYPE, JSON));
+    builder
+}
+
+fn accepted_response() -> HttpResponse {
+    HttpResponse::Accepted().finish()
+}
+
+fn written(ready: Answer) -> HttpResponse {
+    let mut builder = answer(status(ready.status));
+    if let Some(session) = ready.session {
+        builder.insert_header(("mcp-session-id", session));
+    }
+    builder.body(ready.body)
+}
+
+fn finish(request: &HttpRequest, finished: Finished) -> Result<HttpResponse, Refusal> {
+    let Finished { status: code, body, delivery } = finished;
+    if body.is_empty() {
+        return Ok(accepted_response());
+    }
+    let mut builder = answer(status(code));
+    Ok(match delivery {
+        None => builder.body(body),
+        Some(delivery) => {
+            let chunk = LastChunk::new(body, delivery, connection(request)?);
+            builder.body(Settling::new(chunk))
+        }
+    })
+}
+
+fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// The connection under the request. It is there unless the request did not come over [`super::serve`];
+/// then nobody could say what was written, and messages are better given back.
+fn connection(request: &HttpRequest) -> Result<Rc<Connection>, Refusal> {
+    let none = || refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal error");
+    request.conn_data::<Rc<Connection>>().map(Rc::clone).ok_or_else(none)
+}
+
+fn protocol_headers(headers: &HeaderMap) -> Headers<'_> {
+    let field = |name: &str| Field::read(headers.get_all(name).map(HeaderValue::as_bytes));
+    Headers {
+        protocol_version: field("mcp-protocol-version"),
+        method: field("mcp-method"),
+        name: field("mcp-name"),
+        session: field("mcp-session-id"),
+        traceparent: field("traceparent"),
+    }
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let value = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if essence.eq_ignore_ascii_case(b"application/json") {
+        return Ok(());
+    }
+    let why = "Content-Type must be application/json";
+    Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, why))
+}
+
+/// What the client can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepted {
+    Json,
+    /// And streams.
+    Stream,
+}
+
+impl Accepted {
+    fn read(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let (mut any, mut json, mut stream) = (false, false, false);
+        for value in headers.get_all(ACCEPT) {
+            for range in value.as_bytes().split(|byte| *byte == b',') {
+                any = true;
+                let essence = range.split(|byte| *byte == b';').next().unwrap_or_default();
+                let essence = essence.trim_ascii();
+                stream |= essence.eq_ignore_ascii_case(b"text/event-stream");
+                json |= essence == b"*/*"
+                    || essence.eq_ignore_ascii_case(b"application/json")
+                    || essence.eq_ignore_ascii_case(b"application/*");
+            }
+        }
+        if any && !json {
+            let why =
+                "Accept must have application/json, and text/event-stream for calls that wait";
+            return Err(refusal(StatusCode::NOT_ACCEPTABLE, why));
+        }
+        Ok(if stream { Self::Stream } else { Self::Json })
+    }
+}
+
+async fn read(
+    headers: &HeaderMap,
+    mut payload: Payload,
+    config: &HttpConfig,
+) -> Result<Bytes, Refusal> {
+    let limit = config.body_limit;
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: usize| length > limit) {
+        return Err(too_large(limit));
+    }
+    let mut body = Partial::None;
+    let mut collect = poll_fn(|cx| {
+        loop {
+            match Pin::new(&mut payload).poll_next(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Ready(Some(Err(_))) => {
+                    let why = "the body ended before its time";
+                    return Poll::Ready(Err(refusal(StatusCode::BAD_REQUEST, why)));
+                }
+                Poll::Ready(Some(Ok(chunk))) => {
+                    if body.len() + chunk.len() > limit {
+                        return Poll::Ready(Err(too_large(limit)));
+                    }
+                    body.push(chunk);
+                }
+            }
+        }
+    });
+    // Most bodies came with their head: no timer for them.
+    let at_once = poll_fn(|cx| Poll::Ready(collect.poll_unpin(cx))).await;
+    match at_once {
+        Poll::Ready(done) => done?,
+        Poll::Pending => match timeout(config.client_request_timeout, collect).await {
+            Ok(done) => done?,
+            Err(_) => {
+                let why = "the body took too long to arrive";
+                return Err(refusal(StatusCode::REQUEST_TIMEOUT, why));
+            }
+        },
+    }
+    Ok(body.whole())
+}
+
+fn too_large(limit: usize) -> Refusal {
+    let why = format!("the body is over the limit of {limit} bytes; send less at once");
+    refusal(StatusCode::PAYLOAD_TOO_LARGE, why)
+}
+
+/// A body that has arrived so far. One chunk is not copied.
+enum Partial {
+    None,
+    One(Bytes),
+    Many(BytesMut),
+}
+
+impl Partial {
+    fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(bytes) => bytes.len(),
+            Self::Many(bytes) => bytes.len(),
+        }
+    }
+
+    fn push(&mut self, chunk: Bytes) {
+        *self = match std::mem::replace(self, Self::None) {
+            Self::None => Self::One(chunk),
+            Self::One(first) => {
+                let mut all = BytesMut::with_capacity(2 * (first.len() + chunk.len()));
+                all.extend_from_slice(&first);
+                all.extend_from_slice(&chunk);
+                Self::Many(all)
+            }
+            Self::Many(mut all) => {
+                all.extend_from_slice(&chunk);
+                Self::Many(all)
+            }
+        };
+    }
+
+    fn whole(self) -> Bytes {
+        match self {
+            Self::None => Bytes::new(),
+            Self::One(bytes) => bytes,
+            Self::Many(bytes) => bytes.freeze(),
+        }
+    }
+}

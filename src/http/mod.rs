@@ -1,0 +1,172 @@
+//! HTTP: routes, connections, and what was really written.
+//!
+//! This is the only layer that knows actix. It does not use `actix_web::HttpServer`, which hides the
+//! socket: [`io::TrackedIo`] sits between the socket and the dispatcher, so that messages are
+//! acknowledged after the last byte of their response was written and not before ([`settle`]).
+//!
+//! Not here: anything of the protocol beyond media types and status codes.
+
+mod io;
+mod mcp_endpoint;
+mod ops;
+mod origin;
+mod sessions;
+mod settle;
+mod sse;
+mod state;
+mod stop;
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    io::Result,
+    net::{SocketAddr, TcpListener},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, ThreadId},
+};
+
+use actix_http::{HttpService, Protocol};
+use actix_server::Server;
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::{
+    App, HttpResponse,
+    dev::AppConfig,
+    web::{self, ServiceConfig},
+};
+use tokio::net::{TcpSocket, TcpStream};
+
+use self::{io::TrackedIo, stop::Connections};
+pub use self::{
+    state::{HttpConfig, HttpState},
+    stop::Stopper,
+};
+
+/// What a listener serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Routes {
+    /// The endpoint and the probes.
+    All,
+    /// The endpoint; the probes are elsewhere.
+    Public,
+    /// The probes and metrics.
+    Ops,
+}
+
+impl Routes {
+    fn register(self, app: &mut ServiceConfig) {
+        if self != Self::Ops {
+            app.service(
+                web::resource(["/mcp", "/mcp/"])
+                    .route(web::post().to(mcp_endpoint::post))
+                    .default_service(web::to(mcp_endpoint::method_not_allowed)),
+            );
+            app.service(
+                web::resource("/api/sessions")
+                    .route(web::get().to(sessions::get))
+                    .route(web::method(actix_web::http::Method::OPTIONS).to(sessions::options)),
+            );
+        }
+        if self != Self::Public {
+            app.route("/livez", web::get().to(ops::livez));
+            app.route("/readyz", web::get().to(ops::readyz));
+            app.route("/metrics", web::get().to(ops::metrics));
+        }
+    }
+}
+
+/// A listening socket with a queue of `backlog` connections. Needs a tokio runtime.
+///
+/// # Errors
+/// The address is taken, or is not this machine's.
+pub fn bind(address: SocketAddr, backlog: u32) -> Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(backlog)?.into_std()
+}
+
+/// Serves on `listeners`, and the probes on `ops_listener` if there is one, else on all of them.
+///
+/// `make_state` is called once per worker, in the worker's runtime. The server runs while it is
+/// awaited; [`Stopper::stop`] ends it.
+///
+/// # Errors
+/// A listener that is none.
+pub fn serve(
+    listeners: Vec<TcpListener>,
+    ops_listener: Option<TcpListener>,
+    config: &HttpConfig,
+    make_state: impl Fn() -> HttpState + Send + Clone + 'static,
+) -> Result<(Server, Stopper)> {
+    let mut builder = Server::build()
+        .workers(config.workers.clamp(1, 512))
+        .max_concurrent_connections(config.max_connections)
+        .shutdown_timeout(1)
+        .disable_signals();
+    let connections = Connections::default();
+    let states = PerWorker { made: Arc::default(), make: make_state };
+    let public = if ops_listener.is_some() { Routes::Public } else { Routes::All };
+    let public = listeners.into_iter().map(|listener| (listener, public));
+    for (listener, routes) in public.chain(ops_listener.map(|listener| (listener, Routes::Ops))) {
+        let (states, connections, config) = (states.clone(), connections.clone(), config.clone());
+        builder = builder.listen("mcp-messaging", listener, move || {
+            let state = states.get();
+            let app = App::new()
+                .app_data(web::Data::new(state))
+                .configure(|app| routes.register(app))
+                .default_service(web::to(not_found));
+            let draining = connections.clone();
+            let service = HttpService::build()
+                .graceful_shutdown_signal(move || draining.drained())
+                .keep_alive(config.idle_timeout)
+                .client_request_timeout(config.client_request_timeout)
+                .client_disconnect_timeout(config.client_disconnect_timeout)
+                // A client that hung up must not be served on: its messages would be lost.
+                .h1_allow_half_closed(false)
+                .on_connect_ext(|io: &TrackedIo, data| {
+                    data.insert(io.state());
+                })
+                .finish(map_config(app.into_factory(), |_: ()| AppConfig::default()));
+            let (open, stall) = (connections.clone(), config.write_stall_timeout);
+            fn_service(move |socket: TcpStream| {
+                let place = open.enter();
+                async move {
+                    // Without this an answer written in two pieces waits for a delayed ACK.
+                    if let Err(error) = socket.set_nodelay(true) {
+                        tracing::debug!(error = %error, "setting TCP_NODELAY failed");
+                    }
+                    let peer = socket.peer_addr().ok();
+                    Ok((TrackedIo::new(socket, stall, place), Protocol::Http1, peer))
+                }
+            })
+            .and_then(service)
+        })?;
+    }
+    let server = builder.run();
+    let stopper = Stopper::new(server.handle(), connections, config.drain_timeout);
+    Ok((server, stopper))
+}
+
+async fn not_found() -> std::result::Result<HttpResponse, Infallible> {
+    Ok(HttpResponse::NotFound().body("not found; the MCP endpoint is POST /mcp"))
+}
+
+/// The state of each worker: made once in its thread, shared by its listeners.
+#[derive(Clone)]
+struct PerWorker<F> {
+    made: Arc<Mutex<HashMap<ThreadId, HttpState>>>,
+    make: F,
+}
+
+impl<F: Fn() -> HttpState> PerWorker<F> {
+    fn get(&self) -> HttpState {
+        let thread = thread::current().id();
+        let made = || self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = made().get(&thread) {
+            return state.clone();
+        }
+        let state = (self.make)();
+        made().insert(thread, state.clone());
+        state
+    }
+}

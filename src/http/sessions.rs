@@ -1,0 +1,184 @@
+//! `GET /api/sessions`: who is there and what waits for them, in the shape that the Python original
+//! has, for its dashboards.
+
+use std::{collections::HashMap, convert::Infallible, time::Duration};
+
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::StatusCode, web::Data};
+use serde_json::{Value, json};
+
+use super::{origin, state::HttpState};
+use crate::{
+    messaging::{CallContext, MessagingError},
+    model::{ClientId, Clock, SystemClock},
+    queue::{ClientEntry, ClientQuery, InboxStat, Presence},
+};
+
+/// Clients of one page of the directory.
+const PAGE: usize = 500;
+/// Most pages: the list is for people.
+const PAGES: usize = 10;
+
+pub(super) async fn options() -> Result<HttpResponse, Infallible> {
+    Ok(with_cors(StatusCode::NO_CONTENT).finish())
+}
+
+pub(super) async fn get(
+    request: HttpRequest,
+    state: Data<HttpState>,
+) -> Result<HttpResponse, Infallible> {
+    if let Err(why) = origin::check_host(request.headers(), &state.config) {
+        return Ok(HttpResponse::Forbidden().body(why));
+    }
+    Ok(match list(&state).await {
+        Ok(list) => with_cors(StatusCode::OK).json(list),
+        Err(error) => {
+            tracing::warn!(error = %error, "listing the sessions failed");
+            let answer = json!({ "error": "the message store does not answer; try again" });
+            with_cors(StatusCode::SERVICE_UNAVAILABLE).json(answer)
+        }
+    })
+}
+
+fn with_cors(status: StatusCode) -> HttpResponseBuilder {
+    let mut builder = HttpResponse::build(status);
+    builder
+        .insert_header(("access-control-allow-origin", "*"))
+        .insert_header(("access-control-allow-methods", "GET, OPTIONS"))
+        .insert_header(("access-control-allow-headers", "*"))
+        .insert_header(("cache-control", "no-store"));
+    builder
+}
+
+async fn list(state: &HttpState) -> Result<Value, MessagingError> {
+    let context = CallContext::default();
+    let inboxes = state.messaging.inboxes(&context).await?;
+    let mut clients = Vec::new();
+    let mut query = ClientQuery { text: String::new(), cursor: None, limit: PAGE };
+    for _ in 0..PAGES {
+        let page = state.messaging.clients(&query, &context).await?;
+        clients.extend(page.clients);
+        match page.next {
+            Some(next) => query.cursor = Some(next),
+            None => break,
+        }
+    }
+    Ok(render(clients, inboxes, SystemClock.now_us()))
+}
+
+fn render(clients: Vec<ClientEntry>, inboxes: Vec<InboxStat>, now_us: u64) -> Value {
+    let waiting = |presence: &Presence| *presence == Presence::Waiting;
+    let (total_queues, total_messages) =
+        (inboxes.len(), inboxes.iter().map(|inbox| inbox.queued).sum::<u64>());
+    let active_waiters = inboxes.iter().filter(|inbox| waiting(&inbox.presence)).count();
+    let mut untracked: HashMap<ClientId, InboxStat> =
+        inboxes.into_iter().map(|inbox| (inbox.client.clone(), inbox)).collect();
+    let mut rows = Vec::with_capacity(clients.len() + untracked.len());
+    for entry in clients {
+        untracked.remove(&entry.client);
+        rows.push(json!({
+            "client_id": entry.client.expose(),
+            "name": entry.profile.name,
+            "description": entry.profile.capabilities,
+            "clientType": "agent by IDE",
+            "last_seen": last_seen(entry.presence, now_us),
+            "messages_in_queue": entry.queued,
+        }));
+    }
+    let mut untracked: Vec<_> = untracked.into_values().collect();
+    untracked.sort_by(|one, other| one.client.cmp(&other.client));
+    for inbox in untracked {
+        rows.push(json!({
+            "client_id": inbox.client.expose(),
+            "name": inbox.client.expose(),
+            "description": "",
+            "clientType": "untracked client",
+            "last_seen": last_seen(inbox.presence, now_us),
+            "messages_in_queue": inbox.queued,
+        }));
+    }
+    json!({
+        "messagingClients": rows,
+        "queueStats": {
+            "total_queues": total_queues,
+            "total_messages": total_messages,
+            "active_waiters": active_waiters,
+        },
+        "total_messages": total_messages,
+    })
+}
+
+fn last_seen(presence: Presence, now_us: u64) -> Option<String> {
+    let ago = match presence {
+        Presence::Waiting => Duration::ZERO,
+        Presence::Seen(ago) => ago,
+        Presence::Unknown => return None,
+    };
+    Some(utc((now_us / 1_000_000).saturating_sub(ago.as_secs())))
+}
+
+/// Seconds since the Unix epoch as `2026-07-28T12:00:00Z`.
+fn utc(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Years begin in March here, so that the leap day is the last one.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Profile;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_785_240_000, "2026-07-28T12:00:00Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(utc(seconds), text);
+        }
+    }
+
+    #[test]
+    fn clients_that_checked_in_come_first_and_queues_without_one_are_untracked() {
+        let client = |id: &str| id.parse::<ClientId>().unwrap();
+        let alice = ClientEntry {
+            client: client("alice"),
+            profile: Profile { name: "Alice".into(), capabilities: "reviews".into() },
+            presence: Presence::Seen(Duration::from_secs(60)),
+            queued: 2,
+        };
+        let stat = |id, queued, presence| InboxStat { client: client(id), queued, presence };
+        let inboxes = vec![
+            stat("alice", 2, Presence::Seen(Duration::from_secs(60))),
+            stat("bob", 1, Presence::Waiting),
+        ];
+        let row = |id, name, text, kind, seen, queued| {
+            json!({
+                "client_id": id, "name": name, "description": text, "clientType": kind,
+                "last_seen": seen, "messages_in_queue": queued,
+            })
+        };
+        let expected = json!({
+            "messagingClients": [
+                row("alice", "Alice", "reviews", "agent by IDE", "1970-01-01T00:00:40Z", 2),
+                row("bob", "bob", "", "untracked client", "1970-01-01T00:01:40Z", 1),
+            ],
+            "queueStats": { "total_queues": 2, "total_messages": 3, "active_waiters": 1 },
+            "total_messages": 3,
+        });
+        assert_eq!(render(vec![alice], inboxes, 100_000_000), expected);
+    }
+}

@@ -1,0 +1,182 @@
+//! Protocol errors: one table of code, HTTP status and label.
+
+use std::borrow::Cow;
+
+use serde_json::{Value, json};
+
+use super::revision::{Era, Revision};
+use crate::tools::ToolError;
+
+/// Why a request was not served. The texts are for the caller; causes never get into them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum McpError {
+    /// The body is not JSON.
+    #[error("the body is not valid JSON")]
+    Parse,
+    /// The body is JSON and no JSON-RPC message.
+    #[error("invalid request: {0}")]
+    InvalidRequest(&'static str),
+    /// Headers and body contradict each other.
+    #[error("header mismatch: {0}")]
+    HeaderMismatch(Cow<'static, str>),
+    /// The revision is not served.
+    #[error("protocol version {requested:?} is not supported")]
+    UnsupportedVersion {
+        /// What was asked for, shortened.
+        requested: String,
+    },
+    /// `params` or its `_meta` is not what the revision asks for.
+    #[error("malformed params: {0}")]
+    MalformedParams(&'static str),
+    /// The method does not exist in the revision.
+    #[error("method not found")]
+    MethodNotFound,
+    /// A parameter of the method is missing or wrong.
+    #[error("invalid params: {0}")]
+    InvalidParams(&'static str),
+    /// No tool of that name.
+    #[error("unknown tool {0:?}; tools/list says which there are")]
+    UnknownTool(String),
+    /// The store does not answer.
+    #[error("{}", ToolError::Unavailable)]
+    Unavailable,
+    /// A fault of ours.
+    #[error("internal error")]
+    Internal,
+}
+
+/// One row of the table.
+struct Row {
+    code: i32,
+    legacy_status: u16,
+    modern_status: u16,
+    label: &'static str,
+}
+
+const fn row(code: i32, legacy_status: u16, modern_status: u16, label: &'static str) -> Row {
+    Row { code, legacy_status, modern_status, label }
+}
+
+impl McpError {
+    /// The table. Rows whose two statuses are the same are decided before the era is known, or are
+    /// answers that clients read only from a success.
+    fn row(&self) -> Row {
+        match self {
+            Self::Parse => row(-32700, 400, 400, "parse"),
+            Self::InvalidRequest(_) => row(-32600, 400, 400, "invalid_request"),
+            Self::HeaderMismatch(_) => row(-32020, 400, 400, "header_mismatch"),
+            Self::UnsupportedVersion { .. } => row(-32022, 400, 400, "unsupported_version"),
+            Self::MalformedParams(_) => row(-32602, 400, 400, "malformed_params"),
+            Self::MethodNotFound => row(-32601, 200, 404, "method_not_found"),
+            Self::InvalidParams(_) => row(-32602, 200, 200, "invalid_params"),
+            Self::UnknownTool(_) => row(-32602, 200, 200, "unknown_tool"),
+            Self::Unavailable => row(-32603, 200, 503, "unavailable"),
+            Self::Internal => row(-32603, 200, 500, "internal"),
+        }
+    }
+
+    /// The JSON-RPC code.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        self.row().code
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self, era: Era) -> u16 {
+        match era {
+            Era::Legacy => self.row().legacy_status,
+            Era::Modern => self.row().modern_status,
+        }
+    }
+
+    /// Label for metrics and logs: a closed set.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        self.row().label
+    }
+
+    /// What the error says for programs.
+    #[must_use]
+    pub fn data(&self) -> Option<Value> {
+        match self {
+            Self::UnsupportedVersion { requested } => Some(json!({
+                "supported": Revision::ALL.map(Revision::as_str),
+                "requested": requested,
+            })),
+            Self::Parse
+            | Self::InvalidRequest(_)
+            | Self::HeaderMismatch(_)
+            | Self::MalformedParams(_)
+            | Self::MethodNotFound
+            | Self::InvalidParams(_)
+            | Self::UnknownTool(_)
+            | Self::Unavailable
+            | Self::Internal => None,
+        }
+    }
+
+    /// That no tool is called `name`.
+    pub(super) fn unknown_tool(name: &str) -> Self {
+        Self::UnknownTool(shortened(name))
+    }
+
+    /// That `requested` is not served.
+    pub(super) fn unsupported(requested: &str) -> Self {
+        Self::UnsupportedVersion { requested: shortened(requested) }
+    }
+
+    /// What a tool's error is on the wire.
+    pub(super) fn from_tool(error: ToolError, name: &str) -> Self {
+        match error {
+            ToolError::Unknown => Self::unknown_tool(name),
+            ToolError::Unavailable => Self::Unavailable,
+            ToolError::Internal => Self::Internal,
+        }
+    }
+}
+
+/// What a client sent, short enough to be sent back.
+fn shortened(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table once more, by hand: code, status of a legacy answer, of a modern one, label.
+    #[test]
+    fn the_wire_table_is_what_the_specification_says() {
+        let requested = String::from("1999-01-01");
+        for (error, code, legacy, modern, label) in [
+            (McpError::Parse, -32700, 400, 400, "parse"),
+            (McpError::InvalidRequest("x"), -32600, 400, 400, "invalid_request"),
+            (McpError::HeaderMismatch("x".into()), -32020, 400, 400, "header_mismatch"),
+            (McpError::UnsupportedVersion { requested }, -32022, 400, 400, "unsupported_version"),
+            (McpError::MalformedParams("x"), -32602, 400, 400, "malformed_params"),
+            (McpError::MethodNotFound, -32601, 200, 404, "method_not_found"),
+            (McpError::InvalidParams("x"), -32602, 200, 200, "invalid_params"),
+            (McpError::UnknownTool("x".into()), -32602, 200, 200, "unknown_tool"),
+            (McpError::Unavailable, -32603, 200, 503, "unavailable"),
+            (McpError::Internal, -32603, 200, 500, "internal"),
+        ] {
+            let seen =
+                (error.code(), error.status(Era::Legacy), error.status(Era::Modern), error.label());
+            assert_eq!(seen, (code, legacy, modern, label), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn an_unsupported_version_is_told_what_is_supported() {
+        let data = McpError::unsupported("1999-01-01").data().unwrap();
+        assert_eq!(data["requested"], "1999-01-01");
+        assert_eq!(data["supported"][0], "2026-07-28");
+        assert_eq!(data["supported"].as_array().unwrap().len(), 5);
+    }
+
+    #[test]
+    fn an_endless_name_is_not_sent_back() {
+        assert!(McpError::unknown_tool(&"ä".repeat(10_000)).to_string().len() < 300);
+    }
+}

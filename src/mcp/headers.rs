@@ -1,0 +1,143 @@
+//! The headers that mirror the body (2026-07-28), and those that every revision reads.
+
+use std::borrow::Cow;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use super::error::McpError;
+
+/// A header that may appear once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Field<'a> {
+    /// Not sent.
+    #[default]
+    Absent,
+    /// Sent once.
+    One(&'a [u8]),
+    /// Sent more than once: nobody can know which one was read before.
+    Many,
+}
+
+impl<'a> Field<'a> {
+    /// From all values of one name.
+    pub fn read(mut values: impl Iterator<Item = &'a [u8]>) -> Self {
+        match (values.next(), values.next()) {
+            (None, _) => Self::Absent,
+            (Some(value), None) => Self::One(value.trim_ascii()),
+            (Some(_), Some(_)) => Self::Many,
+        }
+    }
+
+    /// The value as text; `None` if it was not sent.
+    pub(super) fn text(self, name: &'static str) -> Result<Option<&'a str>, McpError> {
+        match self {
+            Self::Absent => Ok(None),
+            Self::One(value) => match std::str::from_utf8(value) {
+                Ok(text) => Ok(Some(text)),
+                Err(_) => Err(mismatch(name, "is not text")),
+            },
+            Self::Many => Err(mismatch(name, "was sent more than once")),
+        }
+    }
+}
+
+/// What the protocol reads of a request's headers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Headers<'a> {
+    /// `MCP-Protocol-Version`.
+    pub protocol_version: Field<'a>,
+    /// `Mcp-Method`.
+    pub method: Field<'a>,
+    /// `Mcp-Name`. May hold a credential: never log it.
+    pub name: Field<'a>,
+    /// `Mcp-Session-Id`.
+    pub session: Field<'a>,
+    /// `traceparent`.
+    pub traceparent: Field<'a>,
+}
+
+impl<'a> Headers<'a> {
+    /// The session, if one was named: revisions that have sessions send it with every request.
+    pub(super) fn session(&self) -> Option<&'a str> {
+        self.session.text("Mcp-Session-Id").ok().flatten().filter(|session| !session.is_empty())
+    }
+
+    /// `Mcp-Method` must repeat `method`.
+    pub(super) fn check_method(&self, method: &str) -> Result<(), McpError> {
+        match self.method.text("Mcp-Method")? {
+            None => Err(mismatch("Mcp-Method", "is missing; send the method of the body")),
+            Some(value) if value == method => Ok(()),
+            Some(_) => Err(mismatch("Mcp-Method", "differs from the method of the body")),
+        }
+    }
+
+    /// `Mcp-Name` must repeat `name`, plain or coded.
+    pub(super) fn check_name(&self, name: &str) -> Result<(), McpError> {
+        let Some(value) = self.name.text("Mcp-Name")? else {
+            return Err(mismatch("Mcp-Name", "is missing; send params.name of the body"));
+        };
+        match decoded(value) {
+            Some(value) if value == name => Ok(()),
+            Some(_) => Err(mismatch("Mcp-Name", "differs from the body")),
+            None => Err(mismatch("Mcp-Name", "is not valid =?base64?...?= of UTF-8")),
+        }
+    }
+}
+
+fn mismatch(name: &'static str, what: &'static str) -> McpError {
+    McpError::HeaderMismatch(Cow::Owned(format!("{name} {what}")))
+}
+
+/// A header value, decoded if it is coded. `None`: it is coded wrongly.
+fn decoded(value: &str) -> Option<Cow<'_, str>> {
+    let coded = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?="));
+    let Some(coded) = coded else { return Some(Cow::Borrowed(value)) };
+    let bytes = STANDARD.decode(coded).ok()?;
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(value: &str) -> Headers<'_> {
+        Headers { name: Field::One(value.as_bytes()), ..Headers::default() }
+    }
+
+    #[test]
+    fn a_name_may_be_plain_or_coded() {
+        assert_eq!(name("echo").check_name("echo"), Ok(()));
+        assert_eq!(name("=?base64?ZWNobw==?=").check_name("echo"), Ok(()));
+        assert_eq!(name("=?base64?w6Q=?=").check_name("ä"), Ok(()));
+        // Only the whole wrapper is one.
+        assert_eq!(name("=?base64?ZWNobw==").check_name("=?base64?ZWNobw=="), Ok(()));
+    }
+
+    #[test]
+    fn a_name_that_is_not_the_body_s_is_refused() {
+        for (value, body) in [
+            ("Echo", "echo"),
+            ("", "echo"),
+            ("=?base64?ZWNobw?=", "echo"),    // padding is missing
+            ("=?base64?ZWNobx==?=", "echo"),  // bits beyond the text
+            ("=?base64?ZWN_bw==?=", "echo"),  // alphabet of URLs
+            ("=?base64?/w==?=", "\u{fffd}"),  // not UTF-8
+            ("=?base64? ZWNobw==?=", "echo"), // white space
+            ("=?BASE64?ZWNobw==?=", "echo"),  // the wrapper is case-sensitive
+        ] {
+            assert!(name(value).check_name(body).is_err(), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_sent_twice_is_refused_and_white_space_around_it_is_not() {
+        let twice = Field::read([&b"tools/call"[..], b"tools/call"].into_iter());
+        assert_eq!(twice, Field::Many);
+        let headers = Headers { method: twice, ..Headers::default() };
+        assert!(headers.check_method("tools/call").is_err());
+        let spaced = Field::read([&b" tools/call\t"[..]].into_iter());
+        let headers = Headers { method: spaced, ..Headers::default() };
+        assert_eq!(headers.check_method("tools/call"), Ok(()));
+        assert!(Headers::default().check_method("tools/call").is_err());
+    }
+}

@@ -1,0 +1,207 @@
+//! JSON-RPC 2.0 messages, read without copying. Ids stay raw text and are echoed as they came.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use serde_json::value::RawValue;
+
+use super::{error::McpError, meta::Params};
+
+/// Most messages of one batch.
+const BATCH_LIMIT: usize = 100;
+
+/// The id of a request: the JSON text of a string or a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Id<'a>(&'a str);
+
+impl<'a> Id<'a> {
+    pub(super) fn as_json(self) -> &'a str {
+        self.0
+    }
+
+    /// The id that a JSON value is, if it can be one.
+    pub(super) fn from_raw(raw: &'a RawValue) -> Option<Self> {
+        let text = raw.get();
+        text.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit()).then_some(Self(text))
+    }
+}
+
+/// One message of a client.
+#[derive(Debug)]
+pub(super) enum Message<'a> {
+    /// Wants an answer.
+    Request(Request<'a>),
+    /// Wants none.
+    Notification { method: Cow<'a, str>, params: Option<&'a RawValue> },
+    /// Answers a request of a server. We send none.
+    Response,
+}
+
+/// A request.
+#[derive(Debug)]
+pub(super) struct Request<'a> {
+    pub id: Id<'a>,
+    pub method: Cow<'a, str>,
+    pub params: Params<'a>,
+}
+
+/// A body that is no message, with the id if it could be read.
+#[derive(Debug)]
+pub(super) struct Rejected<'a> {
+    pub id: Option<Id<'a>>,
+    pub error: McpError,
+}
+
+impl From<McpError> for Rejected<'_> {
+    fn from(error: McpError) -> Self {
+        Self { id: None, error }
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, default)]
+    jsonrpc: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    method: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    params: Option<&'a RawValue>,
+    #[serde(default)]
+    result: Option<IgnoredAny>,
+    #[serde(default)]
+    error: Option<IgnoredAny>,
+}
+
+/// A string that is borrowed when it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// `null` is a value here: serde would take it for a field that is not there.
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
+}
+
+/// The body of a POST.
+#[derive(Debug)]
+pub(super) enum Body<'a> {
+    One(&'a [u8]),
+    Batch(Vec<&'a RawValue>),
+}
+
+impl<'a> Body<'a> {
+    /// Tells one message from a batch.
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, McpError> {
+        if bytes.trim_ascii_start().first() != Some(&b'[') {
+            return Ok(Self::One(bytes));
+        }
+        let items: Vec<&RawValue> = serde_json::from_slice(bytes).map_err(|_| McpError::Parse)?;
+        match items.len() {
+            0 => Err(McpError::InvalidRequest("a batch needs at least one message")),
+            1..=BATCH_LIMIT => Ok(Self::Batch(items)),
+            _ => Err(McpError::InvalidRequest("a batch may have at most 100 messages")),
+        }
+    }
+}
+
+/// Reads one message.
+pub(super) fn read(bytes: &[u8]) -> Result<Message<'_>, Rejected<'_>> {
+    let envelope = match serde_json::from_slice::<Envelope<'_>>(bytes) {
+        // serde would read an array as the fields in their order.
+        Ok(envelope) if bytes.trim_ascii_start().first() == Some(&b'{') => envelope,
+        Ok(_) => return Err(McpError::InvalidRequest("a message is a JSON object").into()),
+        Err(error) if error.is_data() => {
+            let why =
+                "a message is a JSON object with jsonrpc, method, params and id, each at most once";
+            return Err(McpError::InvalidRequest(why).into());
+        }
+        Err(_) => return Err(McpError::Parse.into()),
+    };
+    let id = match envelope.id.map(Id::from_raw) {
+        None => None,
+        Some(Some(id)) => Some(id),
+        Some(None) => {
+            return Err(McpError::InvalidRequest("id must be a string or a number").into());
+        }
+    };
+    let refuse = |error| Err(Rejected { id, error });
+    if envelope.jsonrpc.is_none_or(|version| version.0 != "2.0") {
+        return refuse(McpError::InvalidRequest("jsonrpc must be \"2.0\""));
+    }
+    let Some(Text(method)) = envelope.method else {
+        if envelope.result.is_some() || envelope.error.is_some() {
+            return Ok(Message::Response);
+        }
+        return refuse(McpError::InvalidRequest("method is missing"));
+    };
+    let Some(id) = id else {
+        return Ok(Message::Notification { method, params: envelope.params });
+    };
+    match Params::read(envelope.params) {
+        Ok(params) => Ok(Message::Request(Request { id, method, params })),
+        Err(error) => refuse(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(body: &str) -> (Option<String>, McpError) {
+        let rejected = read(body.as_bytes()).unwrap_err();
+        (rejected.id.map(|id| id.as_json().to_owned()), rejected.error)
+    }
+
+    #[test]
+    fn ids_keep_their_text() {
+        for id in ["1", "\"a\\u00e4\"", "-7", "1.50", "12345678901234567890123", "\"\""] {
+            let body = format!(r#"{{"jsonrpc":"2.0","id": {id} ,"method":"ping"}}"#);
+            let Ok(Message::Request(request)) = read(body.as_bytes()) else { panic!("{body}") };
+            assert_eq!(request.id.as_json(), id);
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_told_from_what_is_no_message() {
+        for bad in ["", "{", "{\"jsonrpc\":\"2.0\",}", "nul", "{\"a\":1}}", "\u{1}"] {
+            assert_eq!(refused(bad), (None, McpError::Parse), "{bad:?}");
+        }
+        for bad in [
+            "1",
+            "\"x\"",
+            "null",
+            r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":true,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":7}"#,
+            r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"initialize"}"#,
+        ] {
+            assert!(matches!(refused(bad), (None, McpError::InvalidRequest(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_request_once_its_id_is_known() {
+        for bad in [
+            r#"{"id":1,"method":"ping"}"#,
+            r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":1}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"name":"a","name":"b"}}"#,
+        ] {
+            assert_eq!(refused(bad).0.as_deref(), Some("1"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn answers_of_clients_and_notifications_are_told_apart() {
+        let answer = br#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+        assert!(matches!(read(answer), Ok(Message::Response)));
+        let error = br#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#;
+        assert!(matches!(read(error), Ok(Message::Response)));
+        let notice = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+        assert!(matches!(read(notice), Ok(Message::Notification { .. })));
+    }
+}

@@ -1,0 +1,212 @@
+//! `params` and its `_meta`: what every request carries beside its own parameters.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize,
+    de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::{error::McpError, headers::Headers, jsonrpc::Id};
+use crate::{model::TraceParent, tools::Arguments};
+
+/// Longest progress token that is kept while a call waits.
+const TOKEN_LIMIT: usize = 256;
+
+/// The parameters of any method; each method reads its own. Unknown ones are ignored.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Params<'a> {
+    #[serde(borrow, default, rename = "_meta")]
+    meta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    arguments: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    cursor: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "protocolVersion")]
+    protocol_version: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "requestId")]
+    request_id: Option<&'a RawValue>,
+}
+
+impl<'a> Params<'a> {
+    pub(super) fn read(raw: Option<&'a RawValue>) -> Result<Self, McpError> {
+        let Some(raw) = raw else { return Ok(Self::default()) };
+        let malformed = McpError::MalformedParams("params must be an object without repeated keys");
+        if !raw.get().starts_with('{') {
+            return Err(malformed);
+        }
+        serde_json::from_str(raw.get()).map_err(|_| malformed)
+    }
+
+    pub(super) fn meta(&self) -> Result<Meta<'a>, McpError> {
+        let Some(raw) = self.meta else { return Ok(Meta::default()) };
+        let malformed = McpError::MalformedParams("_meta must be an object without repeated keys");
+        if !raw.get().starts_with('{') {
+            return Err(malformed);
+        }
+        serde_json::from_str(raw.get()).map_err(|_| malformed)
+    }
+
+    /// `params.name`.
+    pub(super) fn name(&self) -> Result<Cow<'a, str>, McpError> {
+        let missing = McpError::InvalidParams("name is missing or not a string");
+        self.name.and_then(text).ok_or(missing)
+    }
+
+    /// `params.arguments`; none is an empty object.
+    pub(super) fn arguments(&self) -> Result<Arguments, McpError> {
+        let Some(raw) = self.arguments else { return Ok(Arguments::new()) };
+        let Once(arguments) = serde_json::from_str(raw.get()).map_err(|_| {
+            McpError::InvalidParams("arguments must be an object without repeated keys")
+        })?;
+        Ok(arguments)
+    }
+
+    /// Whether a page other than the first is asked for.
+    pub(super) fn has_cursor(&self) -> bool {
+        self.cursor.is_some()
+    }
+
+    /// The version that `initialize` asks for.
+    pub(super) fn protocol_version(&self) -> Option<Cow<'a, str>> {
+        self.protocol_version.and_then(text)
+    }
+
+    /// The request that `notifications/cancelled` names.
+    pub(super) fn request_id(&self) -> Option<Id<'a>> {
+        self.request_id.and_then(Id::from_raw)
+    }
+}
+
+/// `_meta` of a request.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Meta<'a> {
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/protocolVersion")]
+    version: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/clientCapabilities")]
+    capabilities: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "progressToken")]
+    progress_token: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    traceparent: Option<&'a RawValue>,
+}
+
+impl<'a> Meta<'a> {
+    /// Whether the request says by itself which revision it speaks.
+    pub(super) fn names_version(&self) -> bool {
+        self.version.is_some()
+    }
+
+    /// The revision that the request names.
+    pub(super) fn version(&self) -> Result<Option<Cow<'a, str>>, McpError> {
+        let Some(raw) = self.version else { return Ok(None) };
+        text(raw).map(Some).ok_or(McpError::MalformedParams(
+            "_meta io.modelcontextprotocol/protocolVersion must be a string",
+        ))
+    }
+
+    /// A modern request says what its client can do.
+    pub(super) fn check_capabilities(&self) -> Result<(), McpError> {
+        let object = self.capabilities.is_some_and(|raw| raw.get().starts_with('{'));
+        object.then_some(()).ok_or(McpError::MalformedParams(
+            "_meta io.modelcontextprotocol/clientCapabilities must be an object",
+        ))
+    }
+
+    /// The token under which progress is to be reported, as JSON text.
+    pub(super) fn progress_token(&self) -> Option<&'a str> {
+        let token = self.progress_token.and_then(Id::from_raw)?.as_json();
+        (token.len() <= TOKEN_LIMIT).then_some(token)
+    }
+
+    /// The caller's trace: from here, or else from the HTTP header. One that is invalid is ignored.
+    pub(super) fn trace(&self, headers: &Headers<'_>) -> Option<TraceParent> {
+        match self.traceparent.and_then(text) {
+            Some(text) => text.parse().ok(),
+            None => headers.traceparent.text("traceparent").ok()??.parse().ok(),
+        }
+    }
+}
+
+/// The string that a JSON value is.
+fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        return serde_json::from_str(raw.get()).ok().map(Cow::Owned);
+    }
+    Some(Cow::Borrowed(inner))
+}
+
+/// Arguments in which no key is repeated: which one counts would be a matter of taste.
+struct Once(Arguments);
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Once;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object without repeated keys")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Once, A::Error> {
+                let mut arguments = Arguments::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    if arguments.contains_key(&key) {
+                        map.next_value::<IgnoredAny>()?;
+                        return Err(A::Error::custom("repeated key"));
+                    }
+                    arguments.insert(key, map.next_value()?);
+                }
+                Ok(Once(arguments))
+            }
+        }
+        from.deserialize_map(Keys)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(json: &str) -> Params<'_> {
+        Params::read(Some(serde_json::from_str(json).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn unknown_keys_are_ignored_and_known_ones_read() {
+        let params = params(
+            r#"{"name":"e\u0063ho","arguments":{"a":1},"vendor":[1],"_meta":{"progressToken":"p","x/y":{}}}"#,
+        );
+        assert_eq!(params.name().unwrap(), "echo");
+        assert_eq!(params.arguments().unwrap()["a"], 1);
+        assert_eq!(params.meta().unwrap().progress_token(), Some("\"p\""));
+        assert!(!params.meta().unwrap().names_version());
+    }
+
+    #[test]
+    fn a_repeated_argument_is_refused() {
+        assert!(params(r#"{"arguments":{"a":1,"a":2}}"#).arguments().is_err());
+        assert!(params(r#"{"arguments":[1]}"#).arguments().is_err());
+        assert!(params(r#"{"arguments":null}"#).arguments().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_trace_of_the_message_goes_before_the_header_s() {
+        let of = |id: u8| format!("00-{}-{:016x}-01", format!("{id:02x}").repeat(16), id);
+        let header = of(7);
+        let headers = Headers {
+            traceparent: super::super::Field::One(header.as_bytes()),
+            ..Headers::default()
+        };
+        let json = format!(r#"{{"_meta":{{"traceparent":"{}"}}}}"#, of(5));
+        let trace = params(&json).meta().unwrap().trace(&headers).unwrap();
+        assert_eq!(trace.to_string(), of(5));
+        let trace = Meta::default().trace(&headers).unwrap();
+        assert_eq!(trace.to_string(), header);
+    }
+}

@@ -1,0 +1,128 @@
+//! Setting up what the process says about itself: log lines, and spans for a collector.
+
+use std::{io::IsTerminal, time::Duration};
+
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+use super::spans;
+
+/// How long the last spans may take to leave at shutdown.
+const FLUSH_WITHIN: Duration = Duration::from_secs(2);
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors: one object a line.
+    Json,
+    /// Text in a terminal, JSON elsewhere.
+    Auto,
+}
+
+/// How spans leave the process (`OTEL_EXPORTER_OTLP_PROTOCOL`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TraceExport {
+    /// OTLP over gRPC.
+    Grpc,
+    /// OTLP over HTTP with protobuf, the default of OpenTelemetry.
+    Http,
+}
+
+/// What to say, and how.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// A level, or a filter such as `info,mcp_messaging=debug`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+    /// Export spans. Where to, and what else, the standard `OTEL_*` variables say.
+    pub traces: Option<TraceExport>,
+    /// `OTEL_SERVICE_NAME` names the service; otherwise it is `mcp-messaging`.
+    pub service_named: bool,
+}
+
+/// Why it cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The level is neither a level nor a filter.
+    #[error("log.level (LOG_LEVEL): {0}")]
+    Level(#[from] tracing_subscriber::filter::ParseError),
+    /// The exporter refuses its settings.
+    #[error("OTEL_EXPORTER_OTLP_*: {0}")]
+    Exporter(String),
+    /// Set up twice in one process.
+    #[error("logging is set up already: {0}")]
+    Twice(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// What must be flushed at the end.
+pub struct Telemetry {
+    spans: Option<SdkTracerProvider>,
+}
+
+impl Telemetry {
+    /// Sets up logs to standard error and, if wanted, the export of spans. Once per process; with
+    /// gRPC inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`TelemetryError`] names the setting.
+    pub fn start(settings: &Settings) -> Result<Self, TelemetryError> {
+        // Spans are for the collector: a log line says what it says by itself.
+        let filter = EnvFilter::builder()
+            .with_default_directive(LevelFilter::INFO.into())
+            .parse(settings.level.to_ascii_lowercase())?
+            .add_directive(format!("{}=off", spans::TARGET).parse()?);
+        let json = match settings.format {
+            LogFormat::Json => true,
+            LogFormat::Text => false,
+            LogFormat::Auto => !std::io::stderr().is_terminal(),
+        };
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let lines: Box<dyn Layer<Registry> + Send + Sync> = if json {
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        } else {
+            lines.with_target(false).boxed()
+        };
+        let provider = settings.traces.map(|export| provider(export, settings.service_named));
+        let provider = provider.transpose()?;
+        let exporting = provider.as_ref().map(|provider| {
+            tracing_opentelemetry::layer()
+                .with_tracer(provider.tracer("mcp-messaging"))
+                .with_location(false)
+                .with_threads(false)
+                .with_filter(Targets::new().with_target(spans::TARGET, LevelFilter::INFO))
+        });
+        tracing_subscriber::registry().with(lines.with_filter(filter)).with(exporting).try_init()?;
+        Ok(Self { spans: provider })
+    }
+
+    /// Sends the last spans. Blocks for at most two seconds.
+    pub fn flush(self) {
+        if let Some(provider) = self.spans
+            && let Err(error) = provider.shutdown_with_timeout(FLUSH_WITHIN)
+        {
+            tracing::warn!(error = %error, "some spans were not exported");
+        }
+    }
+}
+
+fn provider(export: TraceExport, named: bool) -> Result<SdkTracerProvider, TelemetryError> {
+    let exporter = match export {
+        TraceExport::Grpc => SpanExporter::builder().with_tonic().build(),
+        TraceExport::Http => SpanExporter::builder().with_http().build(),
+    };
+    let exporter = exporter.map_err(|error| TelemetryError::Exporter(error.to_string()))?;
+    let resource = Resource::builder() // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win
+        .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    let resource = if named { resource } else { resource.with_service_name("mcp-messaging") };
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build())
+}

@@ -1,0 +1,162 @@
+//! What answers say to the model. Short, and always what to do next.
+
+use std::{fmt::Write, time::Duration};
+
+use super::envelope::Envelope;
+use crate::{
+    model::{ClientId, Message, MessageState},
+    queue::{Notice, Presence},
+};
+
+/// How long ago, for reading.
+pub(super) fn ago(age: Duration) -> String {
+    match age.as_secs() {
+        0 => "just now".to_owned(),
+        s @ 1..60 => format!("{s} s ago"),
+        s @ 60..3600 => format!("{} min ago", s / 60),
+        s @ 3600..86_400 => format!("{} h ago", s / 3600),
+        s => format!("{} d ago", s / 86_400),
+    }
+}
+
+/// `1 message`, `2 messages`.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+/// What is known of a client, as the end of a sentence about it.
+pub(super) fn presence(presence: Presence) -> String {
+    match presence {
+        Presence::Waiting => "waiting for mail now".to_owned(),
+        Presence::Seen(age) => format!("last seen {}", ago(age)),
+        Presence::Unknown => {
+            "never seen here, so check the id (list_clients knows who checked in)".to_owned()
+        }
+    }
+}
+
+/// Messages in their envelopes, after the sentence that says what they are.
+pub(super) fn messages(out: &mut String, messages: &[Message]) {
+    if messages.is_empty() {
+        return;
+    }
+    out.reserve(messages.iter().map(|message| message.text.len() + 300).sum());
+    let envelope = Envelope::new();
+    out.push_str(&envelope.sentence());
+    for message in messages {
+        envelope.wrap(out, &header(message), &message.text);
+    }
+}
+
+/// What the server knows of a message.
+fn header(message: &Message) -> String {
+    let mut header =
+        format!("from {}, {}; message_id {}", message.from.expose(), ago(message.age), message.id);
+    if let Some(question) = message.in_reply_to {
+        let _ = write!(header, "; in_reply_to {question}");
+    }
+    if message.redelivered {
+        let _ =
+            write!(header, "; redelivered (attempt {}): skip it if you had it", message.attempt);
+    }
+    if message.asks {
+        let _ = write!(
+            header,
+            "; asks for a reply, to answer: send_message with in_reply_to={}",
+            message.id
+        );
+    }
+    header
+}
+
+/// Which of the caller's messages nobody read.
+pub(super) fn notices(out: &mut String, notices: &[Notice]) {
+    for Notice { id, recipient, sent_at_ms } in notices {
+        let sent = super::rfc3339::rfc3339(*sent_at_ms);
+        let _ = writeln!(
+            out,
+            "Not delivered: your message {id} to {}, sent {sent}, expired unread. \
+             Send it again if it still matters.",
+            recipient.expose()
+        );
+    }
+}
+
+/// What became of a message.
+pub(super) fn state(state: MessageState) -> &'static str {
+    match state {
+        MessageState::Queued => "queued, not read yet",
+        MessageState::Delivered => "delivered, its receipt not confirmed yet",
+        MessageState::Acknowledged => "received",
+        MessageState::Expired => "expired unread",
+        MessageState::Unknown => "unknown",
+    }
+}
+
+/// Where a message waits, after a send.
+pub(super) fn queued_for(recipient: &ClientId, known: Presence) -> String {
+    format!("queued for {} ({})", recipient.expose(), presence(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::MessageId,
+        tools::{
+            envelope::tests::{NASTY, opened},
+            samples,
+        },
+    };
+
+    #[test]
+    fn ages_are_short() {
+        for (seconds, text) in [
+            (0, "just now"),
+            (12, "12 s ago"),
+            (60, "1 min ago"),
+            (3599, "59 min ago"),
+            (7200, "2 h ago"),
+            (200_000, "2 d ago"),
+        ] {
+            assert_eq!(ago(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn the_server_says_who_and_the_body_stays_inside() {
+        let mut sent: Vec<_> = NASTY.iter().map(|body| samples::message("bob", body)).collect();
+        sent[0].asks = true;
+        sent[1].redelivered = true;
+        sent[1].attempt = 2;
+        sent[2].in_reply_to = Some(MessageId::new());
+        let mut out = String::new();
+        messages(&mut out, &sent);
+        let found = opened(&out);
+        assert_eq!(found.len(), sent.len());
+        for ((header, body), message) in found.iter().zip(&sent) {
+            assert_eq!(*body, message.text);
+            let start = format!("from bob, 12 s ago; message_id {}", message.id);
+            assert!(header.starts_with(&start), "{header}");
+        }
+        let answer =
+            format!("asks for a reply, to answer: send_message with in_reply_to={}", sent[0].id);
+        assert!(found[0].0.ends_with(&answer));
+        assert!(found[1].0.ends_with("; redelivered (attempt 2): skip it if you had it"));
+        assert!(found[2].0.contains("; in_reply_to "));
+    }
+
+    #[test]
+    fn an_envelope_costs_few_tokens() {
+        let tokens = tiktoken_rs::o200k_base().unwrap();
+        let mut out = String::new();
+        messages(&mut out, &[samples::message("bob", "ok")]);
+        let one = tokens.encode_ordinary(&out).len();
+        let mut out = String::new();
+        messages(&mut out, &[samples::message("bob", "ok"), samples::message("bob", "ok")]);
+        let two = tokens.encode_ordinary(&out).len();
+        assert!(one <= 170, "{one} tokens for one message");
+        assert!(two - one <= 130, "{} tokens for a further one", two - one);
+    }
+}

@@ -1,0 +1,239 @@
+//! To whom, and what: the listed arguments and every form that clients of the Python original send.
+
+use serde_json::Value;
+
+use super::{
+    Arguments,
+    arguments::{self, BadArgument},
+    outcome::Stop,
+};
+use crate::{
+    messaging::{MessagingError, Parcel},
+    model::ClientId,
+};
+
+const KEYS: [&str; 3] = ["recipient_id", "recipients", "recipient_ids"];
+
+/// What goes to whom. `limit` is checked before any text is copied.
+pub(super) fn parcels(arguments: &Arguments, limit: usize) -> Result<Vec<Parcel>, Stop> {
+    let (key, items) = addressees(arguments)?;
+    let count = items.len();
+    if count > limit {
+        return Err(Stop::sort(MessagingError::TooManyRecipients { count, limit }));
+    }
+    Ok(filled(arguments, key, &items)?)
+}
+
+/// The one recipient of a question, and the question.
+pub(super) fn single(arguments: &Arguments) -> Result<Parcel, BadArgument> {
+    let (key, items) = addressees(arguments)?;
+    if items.len() == 1
+        && let Some(parcel) = filled(arguments, key, &items)?.pop()
+    {
+        return Ok(parcel);
+    }
+    let problem = format_args!(
+        "names {} clients; a question goes to one. Use send_message for several",
+        items.len()
+    );
+    Err(BadArgument::new(key, problem))
+}
+
+fn filled(arguments: &Arguments, key: &str, items: &[Value]) -> Result<Vec<Parcel>, BadArgument> {
+    let texts = Texts::read(arguments, items.len())?;
+    let parcels = items.iter().enumerate().map(|(index, item)| {
+        let name = if key == KEYS[0] { key.to_owned() } else { format!("{key}[{index}]") };
+        parcel(&name, item, &texts, index)
+    });
+    parcels.collect()
+}
+
+/// The argument that names recipients, and them.
+fn addressees(arguments: &Arguments) -> Result<(&'static str, Vec<Value>), BadArgument> {
+    let mut found = None;
+    for key in KEYS {
+        let Some(value) = arguments::given(arguments, key) else { continue };
+        let items = match arguments::opened(value).into_owned() {
+            Value::Array(items) => items,
+            one => vec![one],
+        };
+        if items.is_empty() {
+            continue;
+        }
+        if let Some((other, _)) = found {
+            return Err(BadArgument::new(key, format_args!("and {other} were given; use one")));
+        }
+        found = Some((key, items));
+    }
+    found.ok_or_else(|| {
+        BadArgument::new(
+            KEYS[0],
+            "is missing; give the recipient's client id, or several in recipients (list_clients knows them)",
+        )
+    })
+}
+
+/// The texts that stand beside the recipients.
+struct Texts {
+    each: Vec<String>,
+    all: Option<String>,
+}
+
+impl Texts {
+    fn read(arguments: &Arguments, recipients: usize) -> Result<Self, BadArgument> {
+        let mut texts = Self { each: Vec::new(), all: None };
+        if let Some(value) = arguments::given(arguments, "message") {
+            texts.all = Some(arguments::text("message", value)?.to_owned());
+        }
+        let Some(value) = arguments::given(arguments, "messages") else { return Ok(texts) };
+        let Value::Array(items) = arguments::opened(value).into_owned() else {
+            texts.all = Some(arguments::text("messages", value)?.to_owned());
+            return Ok(texts);
+        };
+        let read = |(index, item)| arguments::text(&format!("messages[{index}]"), item);
+        let each: Vec<_> = items.iter().enumerate().map(read).collect::<Result<_, _>>()?;
+        match each[..] {
+            [] => {}
+            [one] => texts.all = Some(one.to_owned()),
+            _ if each.len() == recipients => {
+                texts.each = each.into_iter().map(str::to_owned).collect();
+            }
+            _ => {
+                let problem = format_args!(
+                    "has {} texts for {recipients} recipients; give one for each, or one for all",
+                    each.len()
+                );
+                return Err(BadArgument::new("messages", problem));
+            }
+        }
+        Ok(texts)
+    }
+}
+
+fn parcel(name: &str, item: &Value, texts: &Texts, index: usize) -> Result<Parcel, BadArgument> {
+    let (recipient, own) = match item {
+        Value::Object(item) => {
+            let id = ["id", "recipient_id", "client_id"]
+                .into_iter()
+                .find_map(|key| Some((key, arguments::given(item, key)?)));
+            let Some((key, id)) = id else {
+                return Err(BadArgument::new(name, "has no id; give {\"id\": …, \"message\": …}"));
+            };
+            let own = match arguments::given(item, "message") {
+                Some(text) => Some(arguments::text(&format!("{name}.message"), text)?),
+                None => None,
+            };
+            (arguments::client_id(&format!("{name}.{key}"), id)?, own)
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            (arguments::client_id(name, item)?, None)
+        }
+    };
+    text_for(recipient, own.or(texts.each.get(index).map(String::as_str)), texts)
+}
+
+fn text_for(recipient: ClientId, own: Option<&str>, texts: &Texts) -> Result<Parcel, BadArgument> {
+    match own.or(texts.all.as_deref()) {
+        Some(text) => Ok(Parcel { recipient, text: text.to_owned() }),
+        None => {
+            Err(BadArgument::new("message", "is missing; write what the recipient should read"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(sent: &Value) -> Result<Vec<(String, String)>, String> {
+        let parcels = parcels(sent.as_object().unwrap(), 100).map_err(|stop| match stop {
+            Stop::Refused(text) => text,
+            Stop::Cancelled | Stop::Failed(_) => unreachable!("arguments are the caller's"),
+        })?;
+        let pair = |parcel: Parcel| (parcel.recipient.expose().to_owned(), parcel.text);
+        Ok(parcels.into_iter().map(pair).collect())
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect()
+    }
+
+    #[test]
+    fn every_form_in_the_wild_is_understood() {
+        let two = pairs(&[("bob", "hi"), ("carol", "hi")]);
+        let each = pairs(&[("bob", "1"), ("carol", "2")]);
+        for (sent, expected) in [
+            (json!({"recipient_id": "bob", "message": "hi"}), &two[..1]),
+            (json!({"recipients": "bob", "message": "hi"}), &two[..1]),
+            (json!({"recipients": {"id": "bob", "message": "hi"}}), &two[..1]),
+            (json!({"recipient_id": "bob", "recipients": [], "message": "hi"}), &two[..1]),
+            (json!({"recipient_id": null, "recipients": ["bob"], "message": "hi"}), &two[..1]),
+            (json!({"recipients": ["bob", "carol"], "message": "hi"}), &two),
+            (json!({"recipients": ["bob", {"id": "carol"}], "message": "hi"}), &two),
+            (json!({"recipients": "[\"bob\", \"carol\"]", "message": "hi"}), &two),
+            (json!({"recipient_ids": ["bob", "carol"], "messages": ["hi"]}), &two),
+            (json!({"recipient_ids": ["bob", "carol"], "messages": "hi"}), &two),
+            (json!({"recipient_ids": ["bob", "carol"], "messages": ["1", "2"]}), &each),
+            (json!({"recipient_ids": "[\"bob\",\"carol\"]", "messages": "[\"1\",\"2\"]"}), &each),
+            (
+                json!({"recipients": "[{\"id\":\"bob\",\"message\":\"1\"},{\"id\":\"carol\",\"message\":\"2\"}]"}),
+                &each,
+            ),
+            (
+                json!({"recipients": [{"id": "bob", "message": "1"}, {"recipient_id": "carol"}], "message": "2"}),
+                &each,
+            ),
+        ] {
+            assert_eq!(read(&sent).unwrap(), expected, "{sent}");
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_argument() {
+        for (sent, start) in [
+            (json!({"message": "hi"}), "recipient_id is missing"),
+            (json!({"recipients": [], "message": "hi"}), "recipient_id is missing"),
+            (json!({"recipient_id": "bob"}), "message is missing"),
+            (json!({"recipient_id": "bob", "message": 7}), "message must be a string, not 7"),
+            (json!({"recipient_id": " ", "message": "x"}), "recipient_id must not be blank"),
+            (
+                json!({"recipient_id": "a", "recipients": ["b"], "message": "x"}),
+                "recipients and recipient_id were given",
+            ),
+            (json!({"recipients": ["a", ""], "message": "x"}), "recipients[1] must not be blank"),
+            (json!({"recipients": [{"message": "x"}]}), "recipients[0] has no id"),
+            (json!({"recipients": [{"id": "a", "message": {}}]}), "recipients[0].message must be"),
+            (
+                json!({"recipients": [{"id": "a/b"}], "message": "x"}),
+                "recipients[0].id contains '/'",
+            ),
+            (json!({"recipients": [["a"]], "message": "x"}), "recipients[0] must be a client id"),
+            (
+                json!({"recipient_ids": ["a", "b", "c"], "messages": ["1", "2"]}),
+                "messages has 2 texts for 3 recipients",
+            ),
+            (json!({"recipient_ids": ["a"], "messages": [1]}), "messages[0] must be a string"),
+        ] {
+            let refused = read(&sent).unwrap_err();
+            assert!(refused.starts_with(start), "{sent}: {refused}");
+        }
+    }
+
+    #[test]
+    fn thousands_of_recipients_are_refused_before_the_text_is_copied() {
+        let many: Vec<_> = (0..50_000).map(|n| format!("c{n}")).collect();
+        let sent = json!({"recipients": many, "message": "x".repeat(100_000)});
+        assert!(read(&sent).unwrap_err().starts_with("50000 recipients; the limit of one call is"));
+    }
+
+    #[test]
+    fn a_question_goes_to_one() {
+        let sent = json!({"recipients": ["a", "b"], "message": "x"});
+        let refused = single(sent.as_object().unwrap()).unwrap_err().to_string();
+        assert!(refused.starts_with("recipients names 2 clients; a question goes to one"));
+        let sent = json!({"recipients": [{"id": "a", "message": "x"}]});
+        assert_eq!(single(sent.as_object().unwrap()).unwrap().recipient.expose(), "a");
+    }
+}
