@@ -86,9 +86,10 @@ fn log_settings(config: &Config) -> telemetry::Settings {
             "text" => LogFormat::Text,
             _ => LogFormat::Auto,
         },
-        traces: config.traces.as_ref().map(|traces| {
-            if traces.grpc { TraceExport::Grpc } else { TraceExport::Http }
-        }),
+        traces: config
+            .traces
+            .as_ref()
+            .map(|traces| if traces.grpc { TraceExport::Grpc } else { TraceExport::Http }),
         service_named: config.traces.as_ref().is_some_and(|traces| traces.service_named),
     }
 }
@@ -353,7 +354,9 @@ pub fn healthcheck(config: &Config) -> Result<(), StartError> {
     const PATIENCE: Duration = Duration::from_secs(3);
     let mut address = match config.ops_listen()? {
         Some(address) => address,
-        None => config.listen()?.first().copied().unwrap_or(([127, 0, 0, 1], config.http.port).into()),
+        None => {
+            config.listen()?.first().copied().unwrap_or(([127, 0, 0, 1], config.http.port).into())
+        }
     };
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
@@ -362,7 +365,8 @@ pub fn healthcheck(config: &Config) -> Result<(), StartError> {
     let answer = (|| {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        stream
+            .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = Vec::new();
         stream.take(64 * 1024).read_to_end(&mut answer)?;
         Ok(String::from_utf8_lossy(&answer).into_owned())

@@ -78,7 +78,8 @@ pub struct Traces {
 impl Traces {
     fn read(environment: &HashMap<String, String>) -> Result<Option<Self>, ConfigError> {
         let get = |name: &str| environment.get(name).filter(|value| !value.is_empty());
-        let endpoint = get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or(get("OTEL_EXPORTER_OTLP_ENDPOINT"));
+        let endpoint =
+            get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or(get("OTEL_EXPORTER_OTLP_ENDPOINT"));
         let off = get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
             || get("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
         if endpoint.is_none() || off {

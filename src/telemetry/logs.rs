@@ -101,7 +101,10 @@ impl Telemetry {
                 .with_threads(false)
                 .with_filter(Targets::new().with_target(spans::TARGET, LevelFilter::INFO))
         });
-        tracing_subscriber::registry().with(lines.with_filter(filter)).with(exporting).try_init()?;
+        tracing_subscriber::registry()
+            .with(lines.with_filter(filter))
+            .with(exporting)
+            .try_init()?;
         Ok(Self { spans: provider })
     }
 
@@ -121,8 +124,15 @@ fn provider(export: TraceExport, named: bool) -> Result<SdkTracerProvider, Telem
         TraceExport::Http => SpanExporter::builder().with_http().build(),
     };
     let exporter = exporter.map_err(|error| TelemetryError::Exporter(error.to_string()))?;
-    let resource = Resource::builder() // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win
-        .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    let resource =
+        Resource::builder() // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win
+            .with_attribute(opentelemetry::KeyValue::new(
+                "service.version",
+                env!("CARGO_PKG_VERSION"),
+            ));
     let resource = if named { resource } else { resource.with_service_name("mcp-messaging") };
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build())
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(resource.build())
+        .build())
 }

@@ -1,0 +1,288 @@
+//! One client's inbox: its queue and the lease on its head.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    time::Duration,
+};
+
+use super::{
+    keys::Keys,
+    ledger::Ledger,
+    letter::{Handed, Letter},
+    micros, until,
+    waits::Wait,
+};
+use crate::{
+    model::{Inbox, Message},
+    queue::{FetchRequest, LeaseId, Peek, Presence, SessionKey, Stamp, Waiting},
+};
+
+/// The latest waiting call of a session is remembered so long after its wait, for older calls that
+/// still sleep.
+const CALL_MEMORY: Duration = Duration::from_mins(10);
+
+/// Everything that belongs to one client.
+pub(super) struct Mailbox {
+    pub inbox: Inbox,
+    pub ledger: Ledger,
+    pub keys: Keys,
+    pub waiting_until_us: u64,
+    pub seen_us: Option<u64>,
+    pub(super) waits: Vec<Wait>,
+    /// Of the queue and of parked replies.
+    pub(super) bytes: u64,
+    /// Oldest first; stamps strictly increase.
+    letters: VecDeque<Box<Letter>>,
+    /// Ends of life in the queue; may name letters that are gone.
+    ends: BinaryHeap<Reverse<(u64, Stamp)>>,
+    last: Stamp,
+    /// The highest stamp ever handed out.
+    handed: Stamp,
+    /// The highest stamp ever acknowledged.
+    acknowledged: Stamp,
+    lease: Option<Lease>,
+    sessions: Vec<LatestCall>,
+}
+
+/// A hold on all letters up to a stamp.
+struct Lease {
+    id: LeaseId,
+    until_us: u64,
+    upto: Stamp,
+}
+
+/// The latest waiting call of one session.
+struct LatestCall {
+    session: SessionKey,
+    call: LeaseId,
+    until_us: u64,
+}
+
+/// Whose turn it is among the waiting calls of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    Ours,
+    /// An older call is to learn that it lost.
+    TakenOver,
+    Superseded,
+}
+
+/// What a reader finds.
+pub(super) enum Head {
+    Empty,
+    Busy { until_us: u64 },
+    Messages { messages: Vec<Message>, upto: Stamp, handed: Vec<Handed> },
+}
+
+impl Mailbox {
+    pub(super) fn new(inbox: Inbox) -> Self {
+        Self {
+            inbox,
+            ledger: Ledger::default(),
+            keys: Keys::default(),
+            waiting_until_us: 0,
+            seen_us: None,
+            waits: Vec::new(),
+            bytes: 0,
+            letters: VecDeque::new(),
+            ends: BinaryHeap::new(),
+            last: Stamp::default(),
+            handed: Stamp::default(),
+            acknowledged: Stamp::default(),
+            lease: None,
+            sessions: Vec::new(),
+        }
+    }
+
+    /// Ends what is over: messages, keys, waits. Whether a reply went to the queue by that.
+    pub(super) fn settle(&mut self, now_us: u64) -> bool {
+        while let Some(&Reverse((expires_us, stamp))) = self.ends.peek()
+            && expires_us <= now_us
+        {
+            self.ends.pop();
+            if let Ok(at) = self.letters.binary_search_by_key(&stamp, |letter| letter.stamp)
+                && let Some(letter) = self.letters.remove(at)
+            {
+                self.bytes -= letter.bytes();
+            }
+        }
+        self.keys.forget(now_us);
+        self.sweep_waits(now_us)
+    }
+
+    /// Nothing of this client matters any more, and it was away for `life_us`.
+    pub(super) fn is_dead(&self, now_us: u64, life_us: u64) -> bool {
+        self.letters.is_empty()
+            && self.waits.is_empty()
+            && self.keys.is_empty()
+            && self.ledger.is_empty()
+            && self.waiting_until_us <= now_us
+            && self.lease.as_ref().is_none_or(|lease| lease.until_us <= now_us)
+            && self.sessions.iter().all(|latest| latest.until_us <= now_us)
+            && self.seen_us.is_none_or(|seen_us| seen_us.saturating_add(life_us) <= now_us)
+    }
+
+    /// Messages in the queue. Exact after [`settle`](Self::settle).
+    pub(super) fn queued(&self) -> u64 {
+        self.letters.len() as u64
+    }
+
+    pub(super) fn oldest_end(&self) -> u64 {
+        self.letters.front().map_or(0, |letter| letter.expires_us)
+    }
+
+    pub(super) fn next_stamp(&mut self, now_us: u64) -> Stamp {
+        self.last = Stamp(now_us.max(self.last.0 + 1));
+        self.last
+    }
+
+    /// Puts a letter at the end. Its stamp is the latest.
+    pub(super) fn push(&mut self, letter: Box<Letter>) {
+        if self.ends.len() > 2 * self.letters.len() + 64 {
+            let letters = &self.letters;
+            self.ends.retain(|Reverse((_, stamp))| {
+                letters.binary_search_by_key(stamp, |letter| letter.stamp).is_ok()
+            });
+        }
+        self.ends.push(Reverse((letter.expires_us, letter.stamp)));
+        self.bytes += letter.bytes();
+        self.letters.push_back(letter);
+    }
+
+    /// Puts the reply of a wait that is over at the end, unless its life is over too.
+    pub(super) fn give_back(&mut self, mut reply: Box<Letter>, now_us: u64) -> bool {
+        let alive = reply.expires_us > now_us;
+        if alive {
+            reply.stamp = self.next_stamp(now_us);
+            self.push(reply);
+        }
+        alive
+    }
+
+    /// Letters that a lease up to `upto` holds.
+    fn held(&self, upto: Stamp) -> usize {
+        self.letters.partition_point(|letter| letter.stamp <= upto)
+    }
+
+    /// Notes a waiting call among those of its session.
+    pub(super) fn turn_of(&mut self, waiting: &Waiting, now_us: u64) -> Turn {
+        let Some(session) = waiting.session else { return Turn::Ours };
+        let until_us = now_us.saturating_add(micros(waiting.remaining + CALL_MEMORY));
+        self.sessions.retain(|latest| latest.until_us > now_us);
+        match self.sessions.iter_mut().find(|latest| latest.session == session) {
+            None => {
+                self.sessions.push(LatestCall { session, call: waiting.call, until_us });
+                Turn::Ours
+            }
+            Some(latest) if latest.call == waiting.call => {
+                latest.until_us = latest.until_us.max(until_us);
+                Turn::Ours
+            }
+            Some(latest) if waiting.first => {
+                latest.call = waiting.call;
+                latest.until_us = latest.until_us.max(until_us);
+                Turn::TakenOver
+            }
+            Some(_) => Turn::Superseded,
+        }
+    }
+
+    /// Leases the head of the queue to a reader.
+    pub(super) fn take_head(&mut self, request: &FetchRequest, now_us: u64) -> Head {
+        let mut again = false;
+        let mut count = 0;
+        if let Some(lease) = &self.lease {
+            count = self.held(lease.upto);
+            again = lease.id == request.lease && count > 0;
+            if count > 0 && !again && lease.until_us > now_us {
+                return Head::Busy { until_us: lease.until_us };
+            }
+        }
+        if !again {
+            count = self.prefix(request.max_messages, request.max_bytes);
+        }
+        let Some(newest) = count.checked_sub(1).and_then(|last| self.letters.get(last)) else {
+            return Head::Empty;
+        };
+        let upto = newest.stamp;
+        self.handed = self.handed.max(upto);
+        let until_us = now_us.saturating_add(micros(request.lease_for));
+        self.lease = Some(Lease { id: request.lease, until_us, upto });
+        let (mut messages, mut handed) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for letter in self.letters.iter_mut().take(count) {
+            // The same lease again repeats an answer that got lost on its way: not another attempt.
+            letter.attempts += u32::from(!again);
+            messages.push(letter.message(now_us));
+            handed.push(letter.handed(letter.stamp));
+        }
+        Head::Messages { messages, upto, handed }
+    }
+
+    /// How many letters a fetch may take: always one, if there is one.
+    fn prefix(&self, max_messages: usize, max_bytes: usize) -> usize {
+        let mut bytes = 0_usize;
+        let lens = self.letters.iter().map(|letter| letter.text_len()).take(max_messages.max(1));
+        let fits = |len: &usize| {
+            bytes = bytes.saturating_add(*len);
+            bytes <= max_bytes
+        };
+        let count = lens.take_while(fits).count();
+        count.max(usize::from(!self.letters.is_empty()))
+    }
+
+    /// Removes what was handed out up to `upto`.
+    pub(super) fn ack(&mut self, upto: Stamp) -> VecDeque<Box<Letter>> {
+        let upto = upto.min(self.handed);
+        self.acknowledged = self.acknowledged.max(upto);
+        let removed: VecDeque<_> = self.letters.drain(..self.held(upto)).collect();
+        self.bytes -= removed.iter().map(|letter| letter.bytes()).sum::<u64>();
+        if self.lease.as_ref().is_some_and(|lease| lease.upto <= upto) {
+            self.lease = None;
+        }
+        removed
+    }
+
+    pub(super) fn release(&mut self, id: LeaseId) -> bool {
+        self.lease.take_if(|lease| lease.id == id).is_some()
+    }
+
+    pub(super) fn extend(&mut self, id: LeaseId, until_us: u64) -> bool {
+        match &mut self.lease {
+            Some(lease) if lease.id == id => {
+                lease.until_us = until_us;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Whether a message that was handed out under this stamp was acknowledged, though it had
+    /// expired by then.
+    pub(super) fn was_acknowledged(&self, stamp: Stamp) -> bool {
+        stamp <= self.acknowledged
+    }
+
+    /// Until when a reader holds the message with this stamp.
+    pub(super) fn held_until(&self, stamp: Stamp, now_us: u64) -> Option<u64> {
+        let lease = self.lease.as_ref()?;
+        (stamp <= lease.upto && lease.until_us > now_us).then_some(lease.until_us)
+    }
+
+    pub(super) fn presence(&self, now_us: u64) -> Presence {
+        if self.waiting_until_us > now_us {
+            return Presence::Waiting;
+        }
+        self.seen_us.map_or(Presence::Unknown, |seen_us| Presence::Seen(until(seen_us, now_us)))
+    }
+
+    pub(super) fn peek(&self, now_us: u64) -> Peek {
+        let running = self.lease.as_ref().filter(|lease| lease.until_us > now_us);
+        Peek {
+            queued: self.queued(),
+            leased: running.map_or(0, |lease| self.held(lease.upto) as u64),
+            oldest: self.letters.front().map(|letter| until(letter.accepted_us, now_us)),
+            presence: self.presence(now_us),
+        }
+    }
+}

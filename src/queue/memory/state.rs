@@ -1,0 +1,468 @@
+//! All mailboxes, and what happens between two of them.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use super::{
+    keys::Mark,
+    ledger::{Delivered, Row, RowKey},
+    letter::{Handed, Letter},
+    mailbox::{Head, Mailbox, Turn},
+    micros, until,
+    waits::WaitLook,
+};
+use crate::{
+    model::{Inbox, MessageId, MessageState, Tenant},
+    queue::{
+        Batch, FetchRequest, Fetched, IdempotencyKey, InboxStat, LeaseId, LedgerEntry, Limits,
+        NewMessage, Notice, Outcome, Peek, Presence, QueueError, Sent, SentStatus, Stamp, Taken,
+        Topic, WaitState,
+    },
+};
+
+/// Mailboxes that every write looks at in passing.
+const WHEEL_STEPS: usize = 2;
+
+/// The mail of all clients.
+pub(super) struct State {
+    limits: Limits,
+    mailboxes: HashMap<Arc<str>, Mailbox>,
+    /// Every mailbox once, in the order of the next visit.
+    wheel: VecDeque<Arc<str>>,
+    wakes: Vec<Topic>,
+}
+
+/// What a row of a ledger says now.
+enum Verdict {
+    Is(MessageState),
+    /// Its life is over, but a reader holds it and may acknowledge it.
+    HeldUntil(u64),
+}
+
+impl State {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, mailboxes: HashMap::new(), wheel: VecDeque::new(), wakes: Vec::new() }
+    }
+
+    /// Whom to wake, once.
+    pub(super) fn take_wakes(&mut self) -> Vec<Topic> {
+        std::mem::take(&mut self.wakes)
+    }
+
+    fn get(&mut self, inbox: &Inbox) -> Option<&mut Mailbox> {
+        self.mailboxes.get_mut(inbox.name())
+    }
+
+    fn open(&mut self, inbox: &Inbox) -> &mut Mailbox {
+        if !self.mailboxes.contains_key(inbox.name()) {
+            let name: Arc<str> = inbox.name().into();
+            self.wheel.push_back(Arc::clone(&name));
+            self.mailboxes.insert(name, Mailbox::new(inbox.clone()));
+        }
+        self.mailboxes.get_mut(inbox.name()).expect("it was there, or was put there just now")
+    }
+
+    /// Ends what is over in one inbox.
+    fn settle(&mut self, inbox: &Inbox, now_us: u64) {
+        if self.get(inbox).is_some_and(|mailbox| mailbox.settle(now_us)) {
+            self.wakes.push(Topic::Inbox(inbox.clone()));
+        }
+    }
+
+    /// Looks at the next few mailboxes and drops the dead ones.
+    fn turn_wheel(&mut self, now_us: u64) {
+        let life_us = micros(self.limits.ledger_life);
+        for _ in 0..WHEEL_STEPS {
+            let Some(name) = self.wheel.pop_front() else { return };
+            let Some(mailbox) = self.mailboxes.get_mut(&name) else { continue };
+            if mailbox.settle(now_us) {
+                self.wakes.push(Topic::Inbox(mailbox.inbox.clone()));
+            }
+            mailbox.ledger.forget(now_us, life_us);
+            if mailbox.is_dead(now_us, life_us) {
+                self.mailboxes.remove(&name);
+            } else {
+                self.wheel.push_back(name);
+            }
+        }
+        if self.mailboxes.capacity() > 4 * self.mailboxes.len() + 1024 {
+            self.mailboxes.shrink_to(2 * self.mailboxes.len());
+            self.wheel.shrink_to(2 * self.mailboxes.len());
+        }
+    }
+
+    /// A client showed up.
+    pub(super) fn contact(&mut self, inbox: &Inbox, now_us: u64) {
+        self.turn_wheel(now_us);
+        self.settle(inbox, now_us);
+        self.open(inbox).seen_us = Some(now_us);
+    }
+
+    pub(super) fn send(
+        &mut self,
+        message: &NewMessage,
+        key: Option<(IdempotencyKey, [u8; 16])>,
+        now_us: u64,
+    ) -> Result<Sent, QueueError> {
+        let NewMessage { id, sender, recipient, .. } = message;
+        self.contact(sender, now_us);
+        self.settle(recipient, now_us);
+        let first = key.and_then(|(key, _)| self.get(recipient)?.keys.get(key, now_us));
+        if let (Some(mark), Some((_, digest))) = (first, key) {
+            return self.repeat(message, mark, digest, now_us);
+        }
+        let answers = self
+            .get(recipient)
+            .and_then(|mailbox| mailbox.answers(sender, message.in_reply_to, now_us));
+        if message.wait.is_some() {
+            self.check_waits(sender, now_us)?;
+        }
+        if answers.is_none() {
+            self.check_room(recipient, message.text.len(), now_us)?;
+        }
+        // Nothing is refused from here on.
+        let row = Row {
+            id: *id,
+            recipient: recipient.clone(),
+            sent_us: now_us,
+            expires_us: now_us.saturating_add(micros(message.ttl)),
+            delivered: None,
+            acknowledged: false,
+            told: false,
+        };
+        let limit = usize::try_from(self.limits.ledger_entries).unwrap_or(usize::MAX);
+        let row = self.open(sender).ledger.record(row, limit);
+        if let Some(wait) = message.wait {
+            let deadline_us = now_us.saturating_add(micros(wait));
+            self.open(sender).open_wait(*id, recipient, deadline_us, false);
+        }
+        let mailbox = self.open(recipient);
+        let presence = match answers {
+            Some(_) => Presence::Waiting,
+            None => mailbox.presence(now_us),
+        };
+        let stamp = mailbox.next_stamp(now_us);
+        let letter = Letter::new(message, stamp, row, now_us);
+        if let Some((key, digest)) = key {
+            mailbox.keys.insert(key, Mark { id: *id, digest, row, until_us: letter.expires_us });
+        }
+        let (status, topic) = if let Some(wait) = answers {
+            mailbox.park(wait, letter);
+            (SentStatus::Replied, Topic::Reply(recipient.clone(), wait))
+        } else {
+            mailbox.push(letter);
+            (SentStatus::Queued, Topic::Inbox(recipient.clone()))
+        };
+        self.wakes.push(topic);
+        let (notices_due, _) = self.check_ledger(sender, now_us);
+        Ok(Sent { id: *id, status, recipient: presence, notices_due, unrecorded: row.is_none() })
+    }
+
+    /// A send under a key that was used before.
+    fn repeat(
+        &mut self,
+        message: &NewMessage,
+        first: Mark,
+        digest: [u8; 16],
+        now_us: u64,
+    ) -> Result<Sent, QueueError> {
+        let NewMessage { sender, recipient, .. } = message;
+        if first.digest != digest {
+            return Err(QueueError::IdempotencyConflict { first: first.id });
+        }
+        if let Some(wait) = message.wait {
+            if !self.open(sender).has_wait(first.id) {
+                self.check_waits(sender, now_us)?;
+            }
+            let mailbox = self.open(sender);
+            let row = first.row.and_then(|row| mailbox.ledger.get(row));
+            let asked = row.is_some_and(|row| row.delivered.is_some());
+            let deadline_us = now_us.saturating_add(micros(wait));
+            mailbox.open_wait(first.id, recipient, deadline_us, asked);
+        }
+        let state = first.row.and_then(|row| {
+            let row = self.mailboxes.get(sender.name())?.ledger.get(row)?;
+            Some(self.state_of(row, now_us))
+        });
+        let (notices_due, _) = self.check_ledger(sender, now_us);
+        Ok(Sent {
+            id: first.id,
+            status: SentStatus::Duplicate(state.unwrap_or(MessageState::Unknown)),
+            recipient: self.presence(recipient, now_us),
+            notices_due,
+            unrecorded: first.row.is_none(),
+        })
+    }
+
+    fn check_waits(&mut self, sender: &Inbox, now_us: u64) -> Result<(), QueueError> {
+        let open = self.open(sender).open_waits(now_us);
+        if open >= self.limits.open_waits {
+            return Err(QueueError::TooManyWaits { open });
+        }
+        Ok(())
+    }
+
+    fn check_room(&mut self, inbox: &Inbox, len: usize, now_us: u64) -> Result<(), QueueError> {
+        let limits = self.limits;
+        let Some(mailbox) = self.get(inbox) else { return Ok(()) };
+        let (messages, bytes) = (mailbox.queued(), mailbox.bytes);
+        let fits = bytes.saturating_add(Letter::bytes_of(len)) <= limits.inbox_bytes;
+        if messages < limits.inbox_messages && fits {
+            return Ok(());
+        }
+        let retry_after = until(now_us, mailbox.oldest_end());
+        Err(QueueError::InboxFull { messages, bytes, retry_after })
+    }
+
+    pub(super) fn fetch(&mut self, inbox: &Inbox, request: &FetchRequest, now_us: u64) -> Fetched {
+        self.contact(inbox, now_us);
+        let (notices_due, next_notice) = self.check_ledger(inbox, now_us);
+        let mailbox = self.open(inbox);
+        let turn = request.waiting.as_ref().map_or(Turn::Ours, |w| mailbox.turn_of(w, now_us));
+        let queued = mailbox.queued();
+        let next_reply = mailbox.next_sweep();
+        let due = |held: Option<u64>| {
+            let next = [held, next_reply, next_notice].into_iter().flatten().min();
+            next.map(|at_us| until(now_us, at_us))
+        };
+        let nothing = |outcome, due| Fetched { outcome, remaining: queued, due, notices_due };
+        if turn == Turn::Superseded {
+            return nothing(Outcome::Superseded, None);
+        }
+        let head = mailbox.take_head(request, now_us);
+        mailbox.waiting_until_us = match (&head, &request.waiting) {
+            (Head::Messages { .. }, _) => 0,
+            (Head::Empty | Head::Busy { .. }, Some(waiting)) => {
+                now_us.saturating_add(micros(waiting.remaining)).max(mailbox.waiting_until_us)
+            }
+            (Head::Empty | Head::Busy { .. }, None) => mailbox.waiting_until_us,
+        };
+        if turn == Turn::TakenOver {
+            self.wakes.push(Topic::Inbox(inbox.clone()));
+        }
+        match head {
+            Head::Empty => nothing(Outcome::Empty, due(None)),
+            Head::Busy { until_us } => nothing(Outcome::Busy, due(Some(until_us))),
+            Head::Messages { messages, upto, handed } => {
+                for handed in handed {
+                    self.note_handed(&handed, Delivered::FromQueue(handed.stamp));
+                }
+                let remaining = queued - messages.len() as u64;
+                let outcome = Outcome::Messages(Batch { messages, upto });
+                Fetched { outcome, remaining, due: None, notices_due }
+            }
+        }
+    }
+
+    /// Tells the sender's ledger and the sender's wait that a letter was handed out.
+    fn note_handed(&mut self, handed: &Handed, how: Delivered) {
+        let Some(mailbox) = self.get(&handed.sender) else { return };
+        if let Some(question) = handed.question {
+            mailbox.asked(question);
+        }
+        if let Some(row) = handed.row.and_then(|row| mailbox.ledger.get_mut(row)) {
+            row.delivered = Some(how);
+        }
+    }
+
+    fn note_acknowledged(&mut self, letter: &Letter) {
+        let Some(mailbox) = self.get(&letter.sender) else { return };
+        if let Some(key) = letter.row
+            && let Some(row) = mailbox.ledger.get_mut(key)
+        {
+            row.acknowledged = true;
+            mailbox.ledger.not_expired(key);
+        }
+    }
+
+    pub(super) fn ack(&mut self, inbox: &Inbox, upto: Stamp) -> u64 {
+        let Some(mailbox) = self.get(inbox) else { return 0 };
+        let removed = mailbox.ack(upto);
+        if mailbox.queued() > 0 {
+            self.wakes.push(Topic::Inbox(inbox.clone()));
+        }
+        for letter in &removed {
+            self.note_acknowledged(letter);
+        }
+        removed.len() as u64
+    }
+
+    pub(super) fn release(&mut self, inbox: &Inbox, lease: LeaseId) -> bool {
+        let released = self.get(inbox).is_some_and(|mailbox| mailbox.release(lease));
+        if released {
+            self.wakes.push(Topic::Inbox(inbox.clone()));
+        }
+        released
+    }
+
+    pub(super) fn extend(&mut self, inbox: &Inbox, lease: LeaseId, until_us: u64) -> bool {
+        self.get(inbox).is_some_and(|mailbox| mailbox.extend(lease, until_us))
+    }
+
+    pub(super) fn leave(&mut self, inbox: &Inbox) {
+        if let Some(mailbox) = self.get(inbox) {
+            mailbox.waiting_until_us = 0;
+        }
+    }
+
+    pub(super) fn wait_take(&mut self, inbox: &Inbox, wait: MessageId, now_us: u64) -> WaitState {
+        self.settle(inbox, now_us);
+        let Some(mailbox) = self.get(inbox) else {
+            return WaitState { taken: Taken::Gone, queued: 0 };
+        };
+        let queued = mailbox.queued();
+        let reply = match mailbox.look(wait) {
+            WaitLook::Gone => return WaitState { taken: Taken::Gone, queued },
+            WaitLook::Open => return WaitState { taken: Taken::Open, queued },
+            WaitLook::Answered(reply) => reply,
+        };
+        reply.attempts += 1;
+        let (message, handed) = (reply.message(now_us), reply.handed(reply.stamp));
+        self.note_handed(&handed, Delivered::AsReply);
+        WaitState { taken: Taken::Reply(Box::new(message)), queued }
+    }
+
+    pub(super) fn wait_done(&mut self, inbox: &Inbox, wait: MessageId) {
+        if let Some(reply) = self.get(inbox).and_then(|mailbox| mailbox.end_wait(wait)) {
+            self.note_acknowledged(&reply);
+        }
+    }
+
+    pub(super) fn wait_close(&mut self, inbox: &Inbox, wait: MessageId, now_us: u64) {
+        self.settle(inbox, now_us);
+        let Some(mailbox) = self.get(inbox) else { return };
+        if let Some(reply) = mailbox.end_wait(wait)
+            && mailbox.give_back(reply, now_us)
+        {
+            self.wakes.push(Topic::Inbox(inbox.clone()));
+        }
+    }
+
+    fn presence(&self, inbox: &Inbox, now_us: u64) -> Presence {
+        let mailbox = self.mailboxes.get(inbox.name());
+        mailbox.map_or(Presence::Unknown, |mailbox| mailbox.presence(now_us))
+    }
+
+    pub(super) fn peek(&mut self, inbox: &Inbox, now_us: u64) -> Peek {
+        self.settle(inbox, now_us);
+        let nothing = Peek { queued: 0, leased: 0, oldest: None, presence: Presence::Unknown };
+        self.get(inbox).map_or(nothing, |mailbox| mailbox.peek(now_us))
+    }
+
+    pub(super) fn inboxes(&mut self, tenant: &Tenant, limit: usize, now_us: u64) -> Vec<InboxStat> {
+        let ours = self.mailboxes.values_mut().filter(|mailbox| mailbox.inbox.tenant() == tenant);
+        let stat = |mailbox: &mut Mailbox| {
+            if mailbox.settle(now_us) {
+                self.wakes.push(Topic::Inbox(mailbox.inbox.clone()));
+            }
+            let Peek { queued, presence, .. } = mailbox.peek(now_us);
+            let client = mailbox.inbox.client().clone();
+            (queued > 0 || presence == Presence::Waiting).then_some(InboxStat {
+                client,
+                queued,
+                presence,
+            })
+        };
+        ours.filter_map(stat).take(limit).collect()
+    }
+
+    /// What became of a message, from its row and from what its recipient did since.
+    fn verdict(&self, row: &Row, now_us: u64) -> Verdict {
+        if row.acknowledged {
+            return Verdict::Is(MessageState::Acknowledged);
+        }
+        if row.expires_us > now_us {
+            return Verdict::Is(match row.delivered {
+                Some(_) => MessageState::Delivered,
+                None => MessageState::Queued,
+            });
+        }
+        let expired = Verdict::Is(MessageState::Expired);
+        let Some(mailbox) = self.mailboxes.get(row.recipient.name()) else { return expired };
+        match row.delivered {
+            Some(Delivered::FromQueue(stamp)) if mailbox.was_acknowledged(stamp) => {
+                Verdict::Is(MessageState::Acknowledged)
+            }
+            Some(Delivered::FromQueue(stamp)) => {
+                mailbox.held_until(stamp, now_us).map_or(expired, Verdict::HeldUntil)
+            }
+            Some(Delivered::AsReply) => {
+                mailbox.reply_held_until(row.id).map_or(expired, Verdict::HeldUntil)
+            }
+            None => expired,
+        }
+    }
+
+    fn state_of(&self, row: &Row, now_us: u64) -> MessageState {
+        match self.verdict(row, now_us) {
+            Verdict::Is(state) => state,
+            Verdict::HeldUntil(_) => MessageState::Delivered,
+        }
+    }
+
+    /// Finds messages of a sender that have expired. Whether it is to be told of any, and when to
+    /// look again.
+    fn check_ledger(&mut self, sender: &Inbox, now_us: u64) -> (bool, Option<u64>) {
+        let Some(mailbox) = self.get(sender) else { return (false, None) };
+        let ripe = mailbox.ledger.ripe(now_us);
+        for key in ripe {
+            self.check_row(sender, key, now_us);
+        }
+        let Some(mailbox) = self.get(sender) else { return (false, None) };
+        (mailbox.ledger.has_untold(), mailbox.ledger.next_check())
+    }
+
+    fn check_row(&mut self, sender: &Inbox, key: RowKey, now_us: u64) {
+        let row = self.mailboxes.get(sender.name()).and_then(|mailbox| mailbox.ledger.get(key));
+        let Some(verdict) = row.map(|row| self.verdict(row, now_us)) else { return };
+        let Some(mailbox) = self.get(sender) else { return };
+        match verdict {
+            Verdict::Is(MessageState::Expired) => mailbox.ledger.expired(key),
+            Verdict::Is(MessageState::Acknowledged) => {
+                if let Some(row) = mailbox.ledger.get_mut(key) {
+                    row.acknowledged = true;
+                }
+                mailbox.ledger.not_expired(key);
+            }
+            Verdict::Is(MessageState::Queued | MessageState::Delivered | MessageState::Unknown) => {
+            }
+            Verdict::HeldUntil(at_us) => mailbox.ledger.check_at(at_us, key),
+        }
+    }
+
+    pub(super) fn ledger(&mut self, sender: &Inbox, now_us: u64) -> Vec<LedgerEntry> {
+        let life_us = micros(self.limits.ledger_life);
+        let Some(mailbox) = self.mailboxes.get(sender.name()) else { return Vec::new() };
+        let entry = |(_, row): (RowKey, &Row)| LedgerEntry {
+            id: row.id,
+            recipient: row.recipient.client().clone(),
+            sent_at_ms: row.sent_us / 1000,
+            state: self.state_of(row, now_us),
+        };
+        let remembered =
+            |(_, row): &(RowKey, &Row)| row.expires_us.saturating_add(life_us) > now_us;
+        mailbox.ledger.rows().filter(remembered).map(entry).collect()
+    }
+
+    pub(super) fn notices(&mut self, sender: &Inbox, now_us: u64) -> Vec<Notice> {
+        self.check_ledger(sender, now_us);
+        let untold = self.get(sender).map(|mailbox| mailbox.ledger.untold()).unwrap_or_default();
+        for &key in &untold {
+            // It may have been acknowledged since.
+            self.check_row(sender, key, now_us);
+        }
+        let life_us = micros(self.limits.ledger_life);
+        let Some(mailbox) = self.get(sender) else { return Vec::new() };
+        mailbox.ledger.forget(now_us, life_us);
+        let untold = mailbox.ledger.untold();
+        untold.into_iter().filter_map(|key| Some(mailbox.ledger.get(key)?.notice())).collect()
+    }
+
+    pub(super) fn notices_told(&mut self, sender: &Inbox, ids: &[MessageId]) {
+        if let Some(mailbox) = self.get(sender) {
+            mailbox.ledger.told(ids);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The open waits of one client: questions whose sender waits for the answer.
+
+use std::time::Duration;
+
+use super::{letter::Letter, mailbox::Mailbox, micros};
+use crate::model::{Inbox, MessageId};
+
+/// A wait whose replica died ends so long after its deadline.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// One question that waits for its answer.
+pub(super) struct Wait {
+    /// The question.
+    pub id: MessageId,
+    /// Who was asked.
+    peer: Inbox,
+    deadline_us: u64,
+    /// The question was handed to the peer, so what it sends next may be the answer.
+    asked: bool,
+    /// The answer.
+    parked: Option<Box<Letter>>,
+}
+
+impl Wait {
+    fn sweep_us(&self) -> u64 {
+        self.deadline_us.saturating_add(micros(GRACE))
+    }
+
+    /// Its answer's life ended before anybody took it.
+    fn lapsed(&self, now_us: u64) -> bool {
+        self.parked.as_ref().is_some_and(|reply| reply.attempts == 0 && reply.expires_us <= now_us)
+    }
+}
+
+/// Where a wait stands.
+pub(super) enum WaitLook<'a> {
+    Gone,
+    Open,
+    Answered(&'a mut Letter),
+}
+
+impl Mailbox {
+    /// How many waits are open now.
+    pub(super) fn open_waits(&self, now_us: u64) -> u64 {
+        self.waits.iter().filter(|wait| wait.deadline_us > now_us).count() as u64
+    }
+
+    pub(super) fn has_wait(&self, id: MessageId) -> bool {
+        self.waits.iter().any(|wait| wait.id == id)
+    }
+
+    /// Opens a wait, or extends it. An answered one keeps its answer.
+    pub(super) fn open_wait(&mut self, id: MessageId, peer: &Inbox, deadline_us: u64, asked: bool) {
+        if let Some(wait) = self.waits.iter_mut().find(|wait| wait.id == id) {
+            wait.deadline_us = wait.deadline_us.max(deadline_us);
+        } else {
+            let peer = peer.clone();
+            self.waits.push(Wait { id, peer, deadline_us, asked, parked: None });
+        }
+    }
+
+    /// The open wait that a message from `sender` answers.
+    pub(super) fn answers(
+        &self,
+        sender: &Inbox,
+        in_reply_to: Option<MessageId>,
+        now_us: u64,
+    ) -> Option<MessageId> {
+        let open = |wait: &&Wait| {
+            wait.parked.is_none() && wait.deadline_us > now_us && wait.peer == *sender
+        };
+        let mut open_on_sender = self.waits.iter().filter(open);
+        let found = match in_reply_to {
+            Some(id) => open_on_sender.find(|wait| wait.id == id),
+            None => open_on_sender.find(|wait| wait.asked),
+        };
+        found.map(|wait| wait.id)
+    }
+
+    pub(super) fn park(&mut self, id: MessageId, reply: Box<Letter>) {
+        let bytes = reply.bytes();
+        if let Some(wait) = self.waits.iter_mut().find(|wait| wait.id == id) {
+            self.bytes += bytes;
+            wait.parked = Some(reply);
+        }
+    }
+
+    /// The question was handed to the peer.
+    pub(super) fn asked(&mut self, id: MessageId) {
+        if let Some(wait) = self.waits.iter_mut().find(|wait| wait.id == id) {
+            wait.asked = true;
+        }
+    }
+
+    pub(super) fn look(&mut self, id: MessageId) -> WaitLook<'_> {
+        match self.waits.iter_mut().find(|wait| wait.id == id) {
+            None => WaitLook::Gone,
+            Some(wait) => match wait.parked.as_deref_mut() {
+                None => WaitLook::Open,
+                Some(reply) => WaitLook::Answered(reply),
+            },
+        }
+    }
+
+    /// Until when a reply that was handed out is held by its wait.
+    pub(super) fn reply_held_until(&self, id: MessageId) -> Option<u64> {
+        let taken = |wait: &&Wait| {
+            wait.parked.as_ref().is_some_and(|reply| reply.id == id && reply.attempts > 0)
+        };
+        self.waits.iter().find(taken).map(Wait::sweep_us)
+    }
+
+    /// Takes a wait out, with its answer.
+    pub(super) fn end_wait(&mut self, id: MessageId) -> Option<Box<Letter>> {
+        let at = self.waits.iter().position(|wait| wait.id == id)?;
+        let reply = self.waits.remove(at).parked?;
+        self.bytes -= reply.bytes();
+        Some(reply)
+    }
+
+    /// When the first answer of a dead wait goes to the inbox.
+    pub(super) fn next_sweep(&self) -> Option<u64> {
+        self.waits.iter().filter(|wait| wait.parked.is_some()).map(Wait::sweep_us).min()
+    }
+
+    /// Ends the waits whose time is over. Whether an answer went to the queue by that.
+    pub(super) fn sweep_waits(&mut self, now_us: u64) -> bool {
+        let over = |wait: &&Wait| wait.sweep_us() <= now_us || wait.lapsed(now_us);
+        let dead: Vec<_> = self.waits.iter().filter(over).map(|wait| wait.id).collect();
+        let mut returned = false;
+        for id in dead {
+            if let Some(reply) = self.end_wait(id) {
+                returned |= self.give_back(reply, now_us);
+            }
+        }
+        returned
+    }
+}
