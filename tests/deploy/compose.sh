@@ -16,6 +16,8 @@ elif command -v docker-compose >/dev/null; then compose=(docker-compose)
 else skip "no docker compose"
 fi
 
+# Compose 1.x builds with the client that it finds first.
+PATH=$(dirname "$(command -v "$docker")"):$PATH
 project=mcpmessaging$$
 MCP_PORT=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 export MCP_PORT DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1 BUILDKIT_PROGRESS=plain
