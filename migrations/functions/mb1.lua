@@ -63,8 +63,9 @@ local function keep_alive(m, refresh_at, now, keep)
 end
 
 -- Exceptions to "everything up to the acknowledged stamp was acknowledged":
--- E lo hi: expired unread; P s: expired while parked; A s: a reply acknowledged out of order;
--- R s t: returned to the inbox under stamp t.
+-- E lo hi: expired unread; L lo hi: expired under the lease that ends at hi, which may yet be
+-- acknowledged; P s: expired while parked; A s: a reply acknowledged out of order; R s t: returned to
+-- the inbox under stamp t.
 local function except(x, record, keep)
   if call('RPUSH', x, record) > EXCEPTIONS_MAX then call('LTRIM', x, -EXCEPTIONS_MAX, -1) end
   call('PEXPIRE', x, fmt(keep + keep / 2))
@@ -79,6 +80,26 @@ local function expired_range(x, acked, lo, hi, from_head, keep)
     end
   end
   except(x, 'E' .. struct.pack('>dd', lo, hi), keep)
+end
+
+-- Drops a lease whose messages have all expired: it must not hold up those behind. -> true if it did
+local function drop_dead_lease(q, m, x, covered, top, now, keep)
+  local n, bytes, lo = 0, 0, top
+  while n < covered do
+    local h = call('LINDEX', q, n * 2)
+    if not h or h_stamp(h) > top then break end
+    if h_exp(h) > now then return false end
+    if n == 0 then lo = h_stamp(h) end
+    n = n + 1
+    bytes = bytes + h_size(h)
+  end
+  call('HDEL', m, 'lid', 'lu', 'ln', 'lb', 'lt', 'ls', 'bz')
+  if n > 0 then
+    except(x, 'L' .. struct.pack('>dd', lo, top), keep)
+    call('LTRIM', q, n * 2, -1)
+    call('HINCRBY', m, 'b', -bytes)
+  end
+  return true
 end
 
 -- Drops expired messages at the head, never under a running lease. -> how many
@@ -273,7 +294,7 @@ local function fate(k, now, f, exceptions, stamp, exp, parked)
   for _, record in ipairs(exceptions) do
     local kind = string.sub(record, 1, 1)
     local one = struct.unpack('>d', record, 2)
-    if kind == 'E' then
+    if kind == 'E' or kind == 'L' then
       if not parked and one <= stamp and stamp <= (struct.unpack('>d', record, 10)) then return 'e' end
     elseif one == stamp then
       if kind == 'P' then return 'e' end
@@ -444,7 +465,7 @@ local function fetch(keys, a)
     return fail('MBARGS', 'fetch')
   end
   local us, now = clock()
-  local f = call('HMGET', m, 'lid', 'lu', 'lc', 'dn', 'wx', 'wu', 'sn', 'lx', 'ln', 'ls', 'ws', 'wn', 'k')
+  local f = call('HMGET', m, 'lid', 'lu', 'lc', 'dn', 'wx', 'wu', 'sn', 'lx', 'ln', 'ls', 'ws', 'wn', 'k', 'lt')
   local set = {}
   local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
   local function save()
@@ -472,7 +493,8 @@ local function fetch(keys, a)
   end
 
   local again = f[1] == lease and num(f[2]) > now
-  if f[1] and num(f[2]) > now and not again then
+  if f[1] and num(f[2]) > now and not again
+     and not drop_dead_lease(q, m, x, num(f[9]), num(f[14]), now, keep) then
     sooner(num(f[2]) - now)
     put('bz', '1')
     if wait_ms > 0 then put('wu', fmt(now + wait_ms)) end
@@ -553,6 +575,13 @@ local function ack(keys, a)
   local over = covered > 0 and upto >= num(f[4])
   if over then call('HDEL', m, 'lid', 'lu', 'ln', 'lb', 'lt', 'ls', 'bz')
   elseif covered > 0 and n > 0 then call('HSET', m, 'ln', fmt(max(0, covered - n)), 'lb', fmt(max(0, num(f[3]) - bytes))) end
+  if n == 0 and covered == 0 then             -- its messages expired under its lease, and were received all the same
+    for _, record in ipairs(call('LRANGE', keys[3], 0, -1)) do
+      if string.sub(record, 1, 1) == 'L' and (struct.unpack('>d', record, 10)) == upto then
+        call('LREM', keys[3], 1, record)
+      end
+    end
+  end
   if over and (f[5] or call('EXISTS', q) == 1) then wake(tonumber(a[4]), a[2], 'q' .. a[3]) end
   return n
 end
@@ -737,8 +766,9 @@ local function ledger_settle(keys, a)
   local all = call('LRANGE', l, 0, -1)
   local next_at, crowded, kept = nil, #all - ledger_max, {}
   for i, e in ipairs(all) do
-    local state = states[e_id(e)]
-    if state and state ~= e_state(e) then
+    local state, was = states[e_id(e)], e_state(e)
+    -- Open entries get their end; of an expired one its sender was told; ends stay.
+    if state and ((was == 0 and state ~= 3) or (was == 2 and state == 3)) and state ~= was then
       e = string.sub(e, 1, 32) .. string.char(state) .. string.sub(e, 34)
       call('LSET', l, i - 1, e)
     end

@@ -15,6 +15,7 @@ mod reply;
 mod subscriber;
 
 use std::{
+    collections::HashSet,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -430,7 +431,10 @@ impl QueueBackend for RedisQueue {
                 let mut message = messages(answer, handed)?
                     .pop()
                     .ok_or_else(|| contract("wait_take answered without a reply"))?;
-                message.redelivered |= again;
+                if again {
+                    message.redelivered = true;
+                    message.attempt += 1;
+                }
                 message.in_reply_to.get_or_insert(wait);
                 Taken::Reply(Box::new(message))
             }
@@ -529,32 +533,39 @@ impl QueueBackend for RedisQueue {
     }
 
     async fn inboxes(&self, tenant: &Tenant, limit: usize) -> Result<Vec<InboxStat>, QueueError> {
-        let pattern = format!("mb1:{{b*}}:{}/*:q", tenant.as_str());
+        // The small hash of an inbox lives longer than its queue: it also shows who waits.
+        let pattern = format!("mb1:{{b*}}:{}/*:m", tenant.as_str());
         let client = &self.link.client;
         let scan = if self.store.clustered {
             client.scan_cluster_buffered(pattern, Some(1000), None).left_stream()
         } else {
             client.scan_buffered(pattern, Some(1000), None).right_stream()
         };
-        let mut scan = std::pin::pin!(scan);
-        let mut found = Vec::new();
-        while let Some(key) = scan.next().await {
-            let key = key.map_err(|error| QueueError::Unavailable { detail: error.to_string() })?;
-            let Some(inbox) = key.as_str().and_then(keys::inbox_of_queue) else { continue };
-            if !found.contains(&inbox) {
-                found.push(inbox);
+        let mut scan = std::pin::pin!(scan.ready_chunks(256));
+        let (mut seen, mut listed) = (HashSet::new(), Vec::new());
+        while let Some(keys) = scan.next().await {
+            let mut inboxes = Vec::new();
+            for key in keys {
+                let key =
+                    key.map_err(|error| QueueError::Unavailable { detail: error.to_string() })?;
+                let Some(inbox) = key.as_str().and_then(keys::inbox_of) else { continue };
+                if seen.insert(inbox.clone()) {
+                    inboxes.push(inbox); // a scan may show a key twice
+                }
             }
-            if found.len() >= limit {
+            let peeks = inboxes.iter().map(|inbox| self.peek(inbox));
+            let peeks = futures_util::future::try_join_all(peeks).await?;
+            for (inbox, peek) in inboxes.iter().zip(peeks) {
+                if listed.len() < limit && (peek.queued > 0 || peek.presence == Presence::Waiting) {
+                    let client = inbox.client().clone();
+                    listed.push(InboxStat { client, queued: peek.queued, presence: peek.presence });
+                }
+            }
+            if listed.len() >= limit {
                 break;
             }
         }
-        let peeks = futures_util::future::try_join_all(found.iter().map(|inbox| self.peek(inbox)));
-        let stats = found.iter().zip(peeks.await?).map(|(inbox, peek)| InboxStat {
-            client: inbox.client().clone(),
-            queued: peek.queued,
-            presence: peek.presence,
-        });
-        Ok(stats.filter(|stat| stat.queued > 0 || stat.presence == Presence::Waiting).collect())
+        Ok(listed)
     }
 
     async fn watch(&self, topic: Topic) -> Result<Wakeups, QueueError> {
