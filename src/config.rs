@@ -202,6 +202,9 @@ pub struct Log {
     pub format: String,
 }
 
+/// What must hold, the key that it is about, and what to say if it does not.
+type Rule = (bool, &'static str, &'static str);
+
 /// Which store holds the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
@@ -229,7 +232,7 @@ impl Config {
             }
             environment.insert(name.to_owned(), value);
         }
-        Self::read(file, environment)
+        Self::read(file, &environment)
     }
 
     /// [`load`](Self::load) with another environment.
@@ -238,7 +241,7 @@ impl Config {
     /// [`ConfigError`] names the key.
     pub fn read(
         file: Option<&Path>,
-        environment: HashMap<String, String>,
+        environment: &HashMap<String, String>,
     ) -> Result<Self, ConfigError> {
         let mut sources =
             config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
@@ -267,7 +270,7 @@ impl Config {
             }
         }
         let mut config: Self = sources.add_source(names).build()?.try_deserialize()?;
-        config.traces = Traces::read(&environment)?;
+        config.traces = Traces::read(environment)?;
         config.check()?;
         Ok(config)
     }
@@ -320,11 +323,12 @@ impl Config {
         })
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
-        let (m, l, h, r) = (&self.messaging, &self.limits, &self.http, &self.redis);
+    /// What each value must be by itself.
+    fn rules_of_values(&self) -> [Rule; 13] {
+        let (l, h, r) = (&self.limits, &self.http, &self.redis);
         let one_of = |value: &str, words: &[&str]| words.contains(&value);
         let seconds = |value: f64| value.is_finite() && value > 0.0 && value <= 3600.0;
-        let rules: [(bool, &'static str, &str); 25] = [
+        [
             (
                 one_of(&self.queue.backend, &["", "memory", "redis"]),
                 "queue.backend",
@@ -374,6 +378,13 @@ impl Config {
                 "must be positive, and at most 3600",
             ),
             (seconds(r.retry_seconds), "redis.retry_seconds", "must be positive, and at most 3600"),
+        ]
+    }
+
+    /// What times and sizes must be beside each other.
+    fn rules_of_limits(&self) -> [Rule; 12] {
+        let (m, l) = (&self.messaging, &self.limits);
+        [
             (l.min_ttl_seconds > 0, "limits.min_ttl_seconds", "must be positive"),
             (
                 l.min_ttl_seconds <= l.max_ttl_seconds && l.max_ttl_seconds <= 604_800,
@@ -429,8 +440,13 @@ impl Config {
                 "limits.ledger_entries",
                 "and listed_inboxes must be positive",
             ),
-        ];
-        for (holds, key, problem) in rules {
+        ]
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        for (holds, key, problem) in
+            self.rules_of_values().into_iter().chain(self.rules_of_limits())
+        {
             if !holds {
                 return Err(ConfigError::Rule { key, problem: problem.to_owned() });
             }
@@ -457,7 +473,7 @@ mod tests {
 
     fn read(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let map = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Config::read(None, map)
+        Config::read(None, &map)
     }
 
     fn problem(variables: &[(&str, &str)]) -> String {

@@ -18,7 +18,7 @@ async fn two() -> (RedisServer, Replica, Replica) {
 }
 
 /// Waits until somebody waits in this replica.
-async fn waiting(replica: &Replica, count: f64) {
+async fn waiting(replica: &Replica, count: usize) {
     let patience = Instant::now() + secs(10);
     while replica.metric("mcp_messaging_waiters").await < count {
         assert!(Instant::now() < patience, "nobody waits");
@@ -74,7 +74,7 @@ async fn a_third_partys_message_does_not_end_a_wait() {
         let alice = alice.clone();
         async move { alice.ask("bob", "anybody?", 1).await }
     });
-    waiting(&one, 1.0).await;
+    waiting(&one, 1).await;
     eve.send("alice", "buy gold").await;
     let asked = question.await.unwrap();
     assert_eq!(asked["status"], "pending");
@@ -87,7 +87,7 @@ async fn a_waiter_is_woken_by_a_send_on_another_replica() {
     let (_redis, one, two) = two().await;
     let bob = two.agent("bob");
     let wait = tokio::spawn(async move { bob.texts(20).await });
-    waiting(&two, 1.0).await;
+    waiting(&two, 1).await;
     let alice = one.agent("alice");
     let sent = alice
         .call(
@@ -99,7 +99,7 @@ async fn a_waiter_is_woken_by_a_send_on_another_replica() {
     let woken = Instant::now();
     assert_eq!(wait.await.unwrap(), ["up!"]);
     assert!(woken.elapsed() < secs(5), "only the safety poll woke it");
-    assert_eq!(two.metric("mcp_messaging_missed_wakeups_total").await, 0.0);
+    assert_eq!(two.metric("mcp_messaging_missed_wakeups_total").await, 0);
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn a_replica_killed_with_a_waiting_reader_loses_nothing() {
     let wait = tokio::spawn(async move {
         bob.try_call("get_messages", json!({"client_id": "bob", "wait_seconds": 30})).await
     });
-    waiting(&one, 1.0).await;
+    waiting(&one, 1).await;
     one.kill();
     assert!(wait.await.unwrap().is_err());
     two.agent("alice").send("bob", "still here").await;
@@ -189,7 +189,7 @@ async fn a_cancellation_reaches_the_call_on_another_replica() {
             bob.request(7, "tools/call", call).await
         }
     });
-    waiting(&one, 1.0).await;
+    waiting(&one, 1).await;
     let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
         "params": {"requestId": 7, "reason": "timeout"}});
     let answer = bob
@@ -219,7 +219,7 @@ async fn a_later_wait_of_the_same_session_ends_the_older_one() {
         let bob = bob.clone();
         async move { bob.fetch(30).await }
     });
-    waiting(&one, 1.0).await;
+    waiting(&one, 1).await;
     let newer = Agent { url: two.agent("bob").url, ..bob.clone() };
     let newer = tokio::spawn(async move { newer.texts(30).await });
     let older = tokio::time::timeout(secs(5), older).await.expect("the older one ends").unwrap();
@@ -269,7 +269,7 @@ async fn a_stopping_replica_tells_those_who_wait_to_ask_again() {
         }
     });
     let question = tokio::spawn(async move { alice.ask("carol", "there?", 60).await });
-    waiting(&one, 2.0).await;
+    waiting(&one, 2).await;
     let asked_to_end = Instant::now();
     one.terminate();
     let told = reader.await.unwrap().unwrap();

@@ -141,7 +141,7 @@ mod tests {
             text: "hello".to_owned(),
             in_reply_to: Some(MessageId::new()),
             idempotency: None,
-            ttl: Duration::from_secs(300),
+            ttl: Duration::from_mins(5),
             wait: Some(Duration::from_secs(1)),
             trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().ok(),
         }

@@ -25,6 +25,7 @@ pub(crate) fn registry(messaging: &MessagingService, store: &Arc<Store>) -> Tool
 }
 
 fn said(text: String, structured: Option<Value>, is_error: bool) -> ToolOutcome {
+    let structured = structured.map(|value| serde_json::value::to_raw_value(&value).unwrap());
     ToolOutcome { text, structured, is_error, delivery: None, cancelled: false }
 }
 

@@ -1,6 +1,7 @@
 //! A redis-server of one's own.
 
 use std::{
+    fmt::Write as _,
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
@@ -134,7 +135,7 @@ fn ask(port: u16, words: &[&str]) -> std::io::Result<Reply> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut request = format!("*{}\r\n", words.len());
     for word in words {
-        request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        write!(request, "${}\r\n{word}\r\n", word.len()).unwrap();
     }
     stream.write_all(request.as_bytes())?;
     read(&mut BufReader::new(stream))

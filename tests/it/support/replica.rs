@@ -74,8 +74,8 @@ impl Replica {
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
-    /// A metric without labels.
-    pub(crate) async fn metric(&self, name: &str) -> f64 {
+    /// A count without labels.
+    pub(crate) async fn metric(&self, name: &str) -> usize {
         let (_, text) = self.get("/metrics").await;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no metric {name}")).parse().unwrap()
