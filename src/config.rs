@@ -10,7 +10,7 @@ use std::{
 };
 
 use config::{Environment, File, FileFormat};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The defaults, with a comment on every key.
 pub const DEFAULTS: &str = include_str!("../deploy/config/default.toml");
@@ -42,7 +42,7 @@ pub enum ConfigError {
 }
 
 /// The whole configuration.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The endpoint.
@@ -102,7 +102,7 @@ impl Traces {
 }
 
 /// `[http]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Http {
@@ -119,7 +119,7 @@ pub struct Http {
 }
 
 /// `[ops]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Ops {
@@ -127,7 +127,7 @@ pub struct Ops {
 }
 
 /// `[auth]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Auth {
@@ -135,7 +135,7 @@ pub struct Auth {
 }
 
 /// `[queue]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Queue {
@@ -143,14 +143,27 @@ pub struct Queue {
 }
 
 /// `[redis]`
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Redis {
+    #[serde(serialize_with = "without_secrets")]
     pub url: String,
     pub connect_timeout_seconds: f64,
     pub command_timeout_seconds: f64,
     pub retry_seconds: f64,
+}
+
+/// The URL as far as it may be shown: what stands before the host is left out.
+fn without_secrets<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    let shown = match url.split_once("://") {
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((_, host)) => format!("{scheme}://***@{host}"),
+            None => url.to_owned(),
+        },
+        None => String::new(),
+    };
+    serializer.serialize_str(&shown)
 }
 
 impl std::fmt::Debug for Redis {
@@ -161,7 +174,7 @@ impl std::fmt::Debug for Redis {
 }
 
 /// `[messaging]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Messaging {
@@ -174,7 +187,7 @@ pub struct Messaging {
 }
 
 /// `[limits]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Limits {
@@ -194,7 +207,7 @@ pub struct Limits {
 }
 
 /// `[log]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Log {
@@ -273,6 +286,12 @@ impl Config {
         config.traces = Traces::read(environment)?;
         config.check()?;
         Ok(config)
+    }
+
+    /// The configuration in force as TOML, without passwords.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        toml::to_string_pretty(self).unwrap_or_else(|error| format!("# not shown: {error}\n"))
     }
 
     /// Which store is meant.
@@ -529,7 +548,18 @@ mod tests {
 
     #[test]
     fn a_password_does_not_show() {
-        let config = read(&[("REDIS_URL", "redis://:hunter2@r:1")]).unwrap();
+        let config = read(&[("REDIS_URL", "redis://user:hunter2@r:1")]).unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
+        let shown = config.shown();
+        assert!(!shown.contains("hunter2") && shown.contains("redis://***@r:1"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_again() {
+        let shown = read(&[("MCP_SERVER_PORT", "9000")]).unwrap().shown();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), shown).unwrap();
+        let again = Config::read(Some(file.path()), &HashMap::new()).unwrap();
+        assert_eq!(again.http.port, 9000);
     }
 }

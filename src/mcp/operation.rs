@@ -77,8 +77,8 @@ impl Drop for Operation {
         };
         tracing::info!(
             mcp.method = self.labels.method,
-            gen_ai.tool.name = self.labels.tool,
-            "error.type" = self.labels.error,
+            gen_ai.tool.name = said(self.labels.tool),
+            "error.type" = said(self.labels.error),
             mcp.protocol.version = self.labels.revision,
             http.status = self.status,
             duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
@@ -86,4 +86,9 @@ impl Drop for Operation {
             "request"
         );
     }
+}
+
+/// A field that is left out when it says nothing.
+fn said(label: &'static str) -> Option<&'static str> {
+    (!label.is_empty()).then_some(label)
 }

@@ -176,7 +176,7 @@ impl MessagingService {
         loop {
             waiting.remaining = deadline.saturating_duration_since(Instant::now());
             let looked = self.look(request, inbox, waits.then_some(&waiting), context).await?;
-            waiting.first = false;
+            let woken = !std::mem::take(&mut waiting.first);
             let Some((guard, fetched)) = looked else { continue };
             let mut received = Received {
                 why: ReceivedWhy::Empty,
@@ -196,6 +196,11 @@ impl MessagingService {
                     if self.was_cancelled(context, waits).await? {
                         received.why = ReceivedWhy::Cancelled; // the guard gives the messages back
                         return Ok(received);
+                    }
+                    if let (true, Some(newest)) = (woken, batch.messages.last())
+                        && !newest.redelivered
+                    {
+                        self.metrics.wakeup(newest.age);
                     }
                     drop(place);
                     return Ok(self.hand_out(request, inbox, guard, batch, received));

@@ -224,6 +224,7 @@ impl Keeper {
                     self.subscribe().await;
                 },
                 _ = upkeep.tick() => {
+                    self.metrics.redis_connected(self.ear.is_connected());
                     if !self.ear.is_connected() {
                         continue;
                     }
