@@ -1,8 +1,8 @@
 //! HTTP: routes, connections, and what was really written.
 //!
 //! This is the only layer that knows actix. It does not use `actix_web::HttpServer`, which hides the
-//! socket: [`io::TrackedIo`] sits between the socket and the dispatcher, so that messages are
-//! acknowledged after the last byte of their response was written and not before ([`settle`]).
+//! socket: `io::TrackedIo` sits between the socket and the dispatcher, so that messages are
+//! acknowledged after the last byte of their response was written and not before (`settle`).
 //!
 //! Not here: anything of the protocol beyond media types and status codes.
 
