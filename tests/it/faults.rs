@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::support::{Persistence, RedisServer, Replica, Reply};
+use crate::support::{Persistence, Proxy, RedisServer, Replica, Reply, Weather};
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -83,17 +83,45 @@ async fn a_cut_subscription_misses_nobody() {
     all_are_woken([&one, &two], readers).await;
 }
 
+/// Readers on a replica whose wire goes bad for four seconds, while they are written to.
+async fn written_to_in(weather: Weather) -> (Replica, Replica, RedisServer) {
+    let redis = RedisServer::start(Persistence::None);
+    let proxy = Proxy::before(&redis.url()).await;
+    let (bad, good) = (Replica::on(&proxy.url()).await, Replica::on(&redis.url()).await);
+    let mut waiting = Vec::new();
+    for number in 0..10 {
+        let agent = bad.agent(&format!("reader-{number}"));
+        waiting.push(tokio::spawn(async move { agent.texts(50).await }));
+    }
+    while bad.metric("mcp_messaging_waiters").await < 10 {
+        sleep(Duration::from_millis(20)).await;
+    }
+    sleep(Duration::from_millis(300)).await; // from the count to the store
+    proxy.turn(weather);
+    let alice = good.agent("alice");
+    for number in 0..10 {
+        alice.send(&format!("reader-{number}"), &format!("for {number}")).await;
+    }
+    sleep(secs(4)).await;
+    proxy.turn(Weather::Fair);
+    let fair = Instant::now();
+    for (number, reader) in waiting.into_iter().enumerate() {
+        assert_eq!(reader.await.unwrap(), [format!("for {number}")]);
+    }
+    assert!(fair.elapsed() < secs(8), "woken after {:?}", fair.elapsed());
+    assert_eq!(bad.metric("mcp_messaging_missed_wakeups_total").await, 0);
+    (bad, good, redis)
+}
+
 #[tokio::test]
 async fn a_deaf_subscription_is_found_and_renewed() {
-    let redis = RedisServer::start(Persistence::None);
-    let (one, two) = (Replica::on(&redis.url()).await, Replica::on(&redis.url()).await);
-    let readers = readers([&one, &two], 10).await;
-    // Redis stays healthy, but the subscriptions no longer hear a thing.
-    redis.command(&["ACL", "SETUSER", "default", "resetchannels"]);
-    sleep(Duration::from_millis(200)).await;
-    redis.command(&["ACL", "SETUSER", "default", "allchannels"]);
-    sleep(secs(4)).await;
-    all_are_woken([&one, &two], readers).await;
+    let (bad, _good, _redis) = written_to_in(Weather::Deaf).await;
+    assert!(bad.metric("mcp_messaging_deaf_subscriptions_total").await >= 1);
+}
+
+#[tokio::test]
+async fn a_half_open_connection_is_found_and_replaced() {
+    written_to_in(Weather::Hole).await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod backend;
 mod people;
+mod proxy;
 mod redis_server;
 mod replica;
 
@@ -9,6 +10,7 @@ pub(crate) use backend::{
     Backend, LIMITS, anything, memory_backend, memory_backend_with, redis_backend, texts_of, wakes,
 };
 pub(crate) use people::{Draft, inbox, message, ms, secs, tenant};
+pub(crate) use proxy::{Proxy, Weather};
 pub(crate) use redis_server::{Persistence, RedisServer, Reply};
 pub(crate) use replica::{Agent, Replica, texts};
 
