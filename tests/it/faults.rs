@@ -247,3 +247,39 @@ async fn every_key_has_a_life() {
         assert!(life > 0 || life == -2, "{key} lives for ever");
     }
 }
+
+/// A send whose answer the network ate; whether it was read meanwhile.
+async fn a_send_without_an_answer(read_meanwhile: bool) -> (Vec<String>, serde_json::Value) {
+    let redis = RedisServer::start(Persistence::None);
+    let proxy = Proxy::before(&redis.url()).await;
+    let (bad, good) = (Replica::on(&proxy.url()).await, Replica::on(&redis.url()).await);
+    let bob = good.agent("bob");
+    proxy.turn(Weather::Hole);
+    let sending = tokio::spawn({
+        let alice = bad.agent("alice");
+        async move { alice.send("bob", "once").await }
+    });
+    sleep(Duration::from_millis(500)).await;
+    let before = if read_meanwhile { bob.texts(0).await } else { Vec::new() };
+    proxy.turn(Weather::Fair);
+    let id = sending.await.unwrap(); // it was repeated until it was answered
+    let got = bob.fetch(0).await;
+    assert!(got["messages"].as_array().unwrap().iter().all(|message| message["message_id"] == id));
+    (before, got)
+}
+
+#[tokio::test]
+async fn a_send_whose_answer_was_lost_is_accepted_once() {
+    let (_, got) = a_send_without_an_answer(false).await;
+    assert_eq!(got["messages"].as_array().unwrap().len(), 1);
+    assert_eq!(got["messages"][0]["redelivered"], false);
+}
+
+#[tokio::test]
+async fn a_send_that_was_read_before_its_repetition_is_at_most_a_marked_copy() {
+    let (before, got) = a_send_without_an_answer(true).await;
+    assert_eq!(before, ["once"]);
+    for copy in got["messages"].as_array().unwrap() {
+        assert_eq!(copy["redelivered"], true, "{copy}");
+    }
+}

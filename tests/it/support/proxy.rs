@@ -18,7 +18,7 @@ pub(crate) enum Weather {
     Fair,
     /// Passes answers on and drops published messages: a healthy connection with a deaf subscription.
     Deaf,
-    /// Swallows everything and keeps connections open: a half-open connection.
+    /// Swallows everything and keeps connections open: half-open ones, which never recover.
     Hole,
 }
 
@@ -61,11 +61,13 @@ impl Proxy {
 
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, weather: Arc<AtomicU8>) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut broken = false;
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let said = &buffer[..count];
         let now = weather.load(Ordering::SeqCst);
         let published = said.starts_with(b">3\r\n$7\r\nmessage");
-        let lost = now == Weather::Hole as u8 || (now == Weather::Deaf as u8 && published);
+        broken |= now == Weather::Hole as u8;
+        let lost = broken || (now == Weather::Deaf as u8 && published);
         if !lost && to.write_all(said).await.is_err() {
             return;
         }
