@@ -71,9 +71,8 @@ pub enum StartError {
 /// # Errors
 /// It cannot start.
 pub fn serve(config: &Config) -> Result<(), StartError> {
-    let runtime = actix_web::rt::System::new();
-    let telemetry = runtime.block_on(async { Telemetry::start(&log_settings(config)) })?;
-    let served = runtime.block_on(run(config));
+    let telemetry = Telemetry::start(&log_settings(config))?;
+    let served = actix_web::rt::System::new().block_on(run(config));
     telemetry.flush();
     served
 }

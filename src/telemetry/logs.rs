@@ -5,6 +5,7 @@ use std::{io::IsTerminal, time::Duration};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use tokio::runtime::Runtime;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{LevelFilter, Targets},
@@ -67,11 +68,12 @@ pub enum TelemetryError {
 /// What must be flushed at the end.
 pub struct Telemetry {
     spans: Option<SdkTracerProvider>,
+    /// Drives the gRPC connection, also while the last spans leave and nothing else runs.
+    _grpc: Option<Runtime>,
 }
 
 impl Telemetry {
-    /// Sets up logs to standard error and, if wanted, the export of spans. Once per process; with
-    /// gRPC inside a tokio runtime.
+    /// Sets up logs to standard error and, if wanted, the export of spans. Once per process.
     ///
     /// # Errors
     /// [`TelemetryError`] names the setting.
@@ -93,8 +95,14 @@ impl Telemetry {
         } else {
             lines.with_target(false).boxed()
         };
-        let provider = settings.traces.map(|export| provider(export, settings.service_named));
-        let provider = provider.transpose()?;
+        let grpc = match settings.traces {
+            Some(TraceExport::Grpc) => Some(grpc_runtime()?),
+            Some(TraceExport::Http) | None => None,
+        };
+        let provider = {
+            let _inside = grpc.as_ref().map(Runtime::enter);
+            settings.traces.map(|export| provider(export, settings.service_named)).transpose()?
+        };
         let exporting = provider.as_ref().map(|provider| {
             tracing_opentelemetry::layer()
                 .with_tracer(provider.tracer("mcp-messaging"))
@@ -106,7 +114,7 @@ impl Telemetry {
             .with(lines.with_filter(filter))
             .with(exporting)
             .try_init()?;
-        Ok(Self { spans: provider })
+        Ok(Self { spans: provider, _grpc: grpc })
     }
 
     /// Sends the last spans. Blocks for at most two seconds.
@@ -117,6 +125,15 @@ impl Telemetry {
             tracing::warn!(error = %error, "some spans were not exported");
         }
     }
+}
+
+fn grpc_runtime() -> Result<Runtime, TelemetryError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("otlp")
+        .enable_all()
+        .build()
+        .map_err(|error| TelemetryError::Exporter(error.to_string()))
 }
 
 fn provider(export: TraceExport, named: bool) -> Result<SdkTracerProvider, TelemetryError> {
