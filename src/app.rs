@@ -193,6 +193,7 @@ async fn run(config: &Config) -> Result<(), StartError> {
     let stop = CancellationToken::new();
     // What must be done before the process ends, and what ends with it.
     let (settling, background) = (TaskTracker::new(), TaskTracker::new());
+    raise_file_limit(config.http.max_connections);
     let store = Store::open(config, &metrics, &background)?;
     if let Store::Redis(store) = &store {
         background.spawn(prepare(store.queue()?));
@@ -289,6 +290,20 @@ async fn run(config: &Config) -> Result<(), StartError> {
         }
     }
     Ok(())
+}
+
+/// A waiting client is an open file: most systems begin with 1,024 of them and allow far more.
+fn raise_file_limit(connections: usize) {
+    const OWN: u64 = 100; // sockets to Redis, the collector, listeners
+    let wanted = connections as u64 + OWN;
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit < wanted => tracing::warn!(
+            limit,
+            "the limit of open files allows fewer than http.max_connections: raise it (ulimit -n, LimitNOFILE)"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(error = %error, "the limit of open files cannot be raised"),
+    }
 }
 
 /// Loads the functions as soon as Redis is there.

@@ -13,4 +13,5 @@ mod layers;
 mod queue_contract;
 mod queue_model;
 mod replicas;
+mod traces;
 mod wire;

@@ -1,0 +1,117 @@
+//! Spans as a collector gets them: one trace from agent to agent.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    trace::v1::{Span, status::StatusCode},
+};
+use prost::Message;
+use serde_json::json;
+
+use crate::support::{Persistence, RedisServer, Replica};
+
+/// An OTLP receiver over HTTP.
+struct Collector {
+    port: u16,
+    spans: Arc<Mutex<Vec<Span>>>,
+}
+
+impl Collector {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let spans = Arc::<Mutex<Vec<Span>>>::default();
+        let into = Arc::clone(&spans);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, into) = (stream.unwrap(), Arc::clone(&into));
+                std::thread::spawn(move || {
+                    let mut stream = BufReader::new(stream);
+                    while let Some(body) = body(&mut stream) {
+                        let request = ExportTraceServiceRequest::decode(&*body).unwrap();
+                        let scopes = request.resource_spans.into_iter().flat_map(|r| r.scope_spans);
+                        into.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));
+                        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                        stream.get_mut().write_all(answer.as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+        Self { port, spans }
+    }
+
+    async fn spans(&self, count: usize) -> Vec<Span> {
+        let patience = Instant::now() + Duration::from_secs(15);
+        loop {
+            let spans = self.spans.lock().unwrap().clone();
+            if spans.len() >= count {
+                return spans;
+            }
+            assert!(Instant::now() < patience, "{} of {count} spans", spans.len());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// The body of the next request, if one comes.
+fn body(stream: &mut impl BufRead) -> Option<Vec<u8>> {
+    let (mut line, mut length) = (String::new(), 0);
+    loop {
+        line.clear();
+        if stream.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    Some(body)
+}
+
+#[tokio::test]
+async fn a_message_links_the_reader_to_its_sender_across_replicas() {
+    let collector = Collector::start();
+    let redis = RedisServer::start(Persistence::None);
+    let endpoint = format!("http://127.0.0.1:{}", collector.port);
+    let variables =
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
+    let one = Replica::with(&redis.url(), &variables).await;
+    let two = Replica::with(&redis.url(), &variables).await;
+
+    let caller = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let sent = json!({"name": "send_message", "_meta": {"traceparent": caller},
+        "arguments": {"sender_id": "alice", "recipient_id": "bob", "message": "hi"}});
+    one.agent("alice").request(1, "tools/call", sent).await.unwrap();
+    two.agent("bob").fetch(0).await;
+    one.agent("alice").try_call("send_message", json!({})).await.unwrap();
+
+    let spans = collector.spans(3).await;
+    let named = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
+    let sends = named("tools/call send_message");
+    let send =
+        sends.iter().find(|span| !span.parent_span_id.is_empty()).expect("a continued trace");
+    assert_eq!(send.trace_id, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes());
+    assert_eq!(send.parent_span_id, 0x00f0_67aa_0ba9_02b7_u64.to_be_bytes());
+    let read = named("tools/call get_messages")[0];
+    assert_ne!(read.trace_id, send.trace_id, "the reader has a trace of its own");
+    assert_eq!(read.links.len(), 1);
+    assert_eq!((&read.links[0].trace_id, &read.links[0].span_id), (&send.trace_id, &send.span_id));
+    let refused = sends.iter().find(|span| span.parent_span_id.is_empty()).expect("a refusal");
+    let status = refused.status.as_ref().map(|status| status.code());
+    assert_eq!(status, Some(StatusCode::Error));
+    let told = format!("{spans:?}");
+    for secret in ["alice", "bob", "\"hi\""] {
+        assert!(!told.contains(secret), "a span says {secret}");
+    }
+}
