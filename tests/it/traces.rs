@@ -90,9 +90,9 @@ async fn a_message_links_the_reader_to_its_sender_across_replicas() {
     let two = Replica::with(&redis.url(), &variables).await;
 
     let caller = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let sent = json!({"name": "send_message", "_meta": {"traceparent": caller},
+    let message = json!({"name": "send_message", "_meta": {"traceparent": caller},
         "arguments": {"sender_id": "alice", "recipient_id": "bob", "message": "hi"}});
-    one.agent("alice").request(1, "tools/call", sent).await.unwrap();
+    one.agent("alice").request(1, "tools/call", message).await.unwrap();
     two.agent("bob").fetch(0).await;
     one.agent("alice").try_call("send_message", json!({})).await.unwrap();
 
@@ -108,7 +108,7 @@ async fn a_message_links_the_reader_to_its_sender_across_replicas() {
     assert_eq!(read.links.len(), 1);
     assert_eq!((&read.links[0].trace_id, &read.links[0].span_id), (&send.trace_id, &send.span_id));
     let refused = sends.iter().find(|span| span.parent_span_id.is_empty()).expect("a refusal");
-    let status = refused.status.as_ref().map(|status| status.code());
+    let status = refused.status.as_ref().map(opentelemetry_proto::tonic::trace::v1::Status::code);
     assert_eq!(status, Some(StatusCode::Error));
     let told = format!("{spans:?}");
     for secret in ["alice", "bob", "\"hi\""] {
