@@ -1,5 +1,7 @@
 //! `checkin_client`: tell the others who you are.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -125,9 +127,9 @@ fn render(answer: &Answer<'_>) -> Result<ToolOutcome, Stop> {
         }
     };
     let text = format!(
-        "Checked in as {} for {} s; check in again to stay listed. {waiting}",
+        "Checked in as {} for {}; check in again to stay listed. {waiting}",
         answer.client_id.expose(),
-        answer.present_seconds
+        markdown::lasting(Duration::from_secs(answer.present_seconds))
     );
     ToolOutcome::answer(text, answer)
 }

@@ -237,7 +237,7 @@ mod tests {
         assert!(outcome.text.contains("- bob: waiting for mail now, 2 queued "));
         assert!(outcome.text.contains(r"BOB - rust\u{a}- root: waiting"));
         assert!(outcome.text.contains("- carol: last seen 1 min ago, 2 queued "));
-        assert!(outcome.text.ends_with("More: list_clients with cursor=7.\n"));
+        assert!(outcome.text.ends_with("More: list_clients with cursor=7."));
         let answer = structured(&outcome);
         assert_eq!(answer["clients"][0]["waiting"], true);
         assert_eq!(answer["clients"][1]["capabilities"].as_str().unwrap().len(), 500);

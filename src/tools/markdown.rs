@@ -8,14 +8,21 @@ use crate::{
     queue::{Notice, Presence},
 };
 
+/// How long, for reading.
+pub(super) fn lasting(time: Duration) -> String {
+    match time.as_secs() {
+        s @ 0..60 => format!("{s} s"),
+        s @ 60..3600 => format!("{} min", s / 60),
+        s @ 3600..172_800 => format!("{} h", s / 3600),
+        s => format!("{} d", s / 86_400),
+    }
+}
+
 /// How long ago, for reading.
 pub(super) fn ago(age: Duration) -> String {
     match age.as_secs() {
         0 => "just now".to_owned(),
-        s @ 1..60 => format!("{s} s ago"),
-        s @ 60..3600 => format!("{} min ago", s / 60),
-        s @ 3600..86_400 => format!("{} h ago", s / 3600),
-        s => format!("{} d ago", s / 86_400),
+        1.. => format!("{} ago", lasting(age)),
     }
 }
 

@@ -184,7 +184,7 @@ mod tests {
         assert!(outcome.text.contains(" to bob, sent 2025-12-31T23:59:59.001Z: received."));
         samples::assert_fits("message_status", &outcome);
         let nothing = render(&[], &[]).unwrap();
-        assert_eq!(nothing.text, "You sent nothing in the last 24 h.\n");
+        assert_eq!(nothing.text, "You sent nothing in the last 24 h.");
         samples::assert_fits("message_status", &nothing);
     }
 

@@ -78,7 +78,8 @@ pub(super) fn settle(result: Result<ToolOutcome, Stop>) -> Result<ToolOutcome, T
 
 impl ToolOutcome {
     /// An answer.
-    pub(super) fn answer(text: String, structured: &impl Serialize) -> Result<Self, Stop> {
+    pub(super) fn answer(mut text: String, structured: &impl Serialize) -> Result<Self, Stop> {
+        text.truncate(text.trim_end().len());
         // Fails for maps with keys that are no strings only: there are none.
         let structured = serde_json::value::to_raw_value(structured)
             .map_err(|_| Stop::Failed(ToolError::Internal))?;

@@ -224,7 +224,7 @@ mod tests {
             outcome.text,
             format!(
                 "Sent: message_id {id} is queued for bob (never seen here, so check the id \
-                 (list_clients knows who checked in)).\nUnread, a message expires after 300 s.\n"
+                 (list_clients knows who checked in)).\nUnread, a message expires after 5 min."
             )
         );
         samples::assert_fits("send_message", &outcome);
@@ -237,7 +237,7 @@ mod tests {
         assert!(outcome.is_error);
         assert_eq!(
             outcome.text,
-            "Refused: not sent to bob: message is empty; write what the recipient should read.\n"
+            "Refused: not sent to bob: message is empty; write what the recipient should read."
         );
         assert_eq!(structured(&outcome)["results"][0]["status"], "refused");
         samples::assert_fits("send_message", &outcome);

@@ -237,7 +237,7 @@ mod tests {
         asked.other_messages = 2;
         let outcome = render(asked, &terms()).unwrap();
         assert_eq!(opened(&outcome.text)[0].1, "yes\nEND");
-        assert!(outcome.text.ends_with("2 other messages in your inbox: get_messages.\n"));
+        assert!(outcome.text.ends_with("2 other messages in your inbox: get_messages."));
         let answer = structured(&outcome);
         assert_eq!(answer["status"], "replied");
         assert_eq!(answer["reply"]["text"], "yes\nEND");

@@ -205,7 +205,7 @@ mod tests {
         let posted = Posted { results, notices: Vec::new(), delivery: None };
         let outcome = render(&samples::id("alice"), posted, None, terms()).unwrap();
         assert!(!outcome.is_error && outcome.text.starts_with("Sent: message_id "));
-        assert!(outcome.text.ends_with("could not be read now: call get_messages.\n"));
+        assert!(outcome.text.ends_with("could not be read now: call get_messages."));
     }
 
     #[test]

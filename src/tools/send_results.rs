@@ -125,7 +125,7 @@ pub(super) fn told(results: &[SendResult], views: &[ResultView<'_>], terms: Term
         text.push_str(".\n");
     }
     if queued {
-        let _ = writeln!(text, "Unread, a message expires after {} s.", terms.ttl.as_secs());
+        let _ = writeln!(text, "Unread, a message expires after {}.", markdown::lasting(terms.ttl));
     }
     text
 }
