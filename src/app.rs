@@ -341,8 +341,8 @@ pub fn migrate(config: &Config) -> Result<(), StartError> {
 /// # Errors
 /// None: a configuration that was read is usable.
 pub fn check_config(config: &Config) -> Result<(), StartError> {
-    say(&format!("{config:#?}"));
-    say("the configuration is usable");
+    say(config.shown().trim_end());
+    say("# usable");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use config::{Environment, File, FileFormat};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The defaults, with a comment on every key.
 pub const DEFAULTS: &str = include_str!("../deploy/config/default.toml");
@@ -42,7 +42,7 @@ pub enum ConfigError {
 }
 
 /// The whole configuration.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The endpoint.
@@ -102,7 +102,7 @@ impl Traces {
 }
 
 /// `[http]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Http {
@@ -119,7 +119,7 @@ pub struct Http {
 }
 
 /// `[ops]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Ops {
@@ -127,7 +127,7 @@ pub struct Ops {
 }
 
 /// `[auth]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Auth {
@@ -135,7 +135,7 @@ pub struct Auth {
 }
 
 /// `[queue]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Queue {
@@ -143,14 +143,27 @@ pub struct Queue {
 }
 
 /// `[redis]`
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Redis {
+    #[serde(serialize_with = "without_secrets")]
     pub url: String,
     pub connect_timeout_seconds: f64,
     pub command_timeout_seconds: f64,
     pub retry_seconds: f64,
+}
+
+/// The URL as far as it may be shown: what stands before the host is left out.
+fn without_secrets<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    let shown = match url.split_once("://") {
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((_, host)) => format!("{scheme}://***@{host}"),
+            None => url.to_owned(),
+        },
+        None => String::new(),
+    };
+    serializer.serialize_str(&shown)
 }
 
 impl std::fmt::Debug for Redis {
@@ -161,7 +174,7 @@ impl std::fmt::Debug for Redis {
 }
 
 /// `[messaging]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Messaging {
@@ -174,7 +187,7 @@ pub struct Messaging {
 }
 
 /// `[limits]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Limits {
@@ -194,13 +207,16 @@ pub struct Limits {
 }
 
 /// `[log]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Log {
     pub level: String,
     pub format: String,
 }
+
+/// What must hold, the key that it is about, and what to say if it does not.
+type Rule = (bool, &'static str, &'static str);
 
 /// Which store holds the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,7 +245,7 @@ impl Config {
             }
             environment.insert(name.to_owned(), value);
         }
-        Self::read(file, environment)
+        Self::read(file, &environment)
     }
 
     /// [`load`](Self::load) with another environment.
@@ -238,7 +254,7 @@ impl Config {
     /// [`ConfigError`] names the key.
     pub fn read(
         file: Option<&Path>,
-        environment: HashMap<String, String>,
+        environment: &HashMap<String, String>,
     ) -> Result<Self, ConfigError> {
         let mut sources =
             config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
@@ -267,9 +283,15 @@ impl Config {
             }
         }
         let mut config: Self = sources.add_source(names).build()?.try_deserialize()?;
-        config.traces = Traces::read(&environment)?;
+        config.traces = Traces::read(environment)?;
         config.check()?;
         Ok(config)
+    }
+
+    /// The configuration in force as TOML, without passwords.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        toml::to_string_pretty(self).unwrap_or_else(|error| format!("# not shown: {error}\n"))
     }
 
     /// Which store is meant.
@@ -320,11 +342,12 @@ impl Config {
         })
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
-        let (m, l, h, r) = (&self.messaging, &self.limits, &self.http, &self.redis);
+    /// What each value must be by itself.
+    fn rules_of_values(&self) -> [Rule; 13] {
+        let (l, h, r) = (&self.limits, &self.http, &self.redis);
         let one_of = |value: &str, words: &[&str]| words.contains(&value);
         let seconds = |value: f64| value.is_finite() && value > 0.0 && value <= 3600.0;
-        let rules: [(bool, &'static str, &str); 25] = [
+        [
             (
                 one_of(&self.queue.backend, &["", "memory", "redis"]),
                 "queue.backend",
@@ -374,6 +397,13 @@ impl Config {
                 "must be positive, and at most 3600",
             ),
             (seconds(r.retry_seconds), "redis.retry_seconds", "must be positive, and at most 3600"),
+        ]
+    }
+
+    /// What times and sizes must be beside each other.
+    fn rules_of_limits(&self) -> [Rule; 12] {
+        let (m, l) = (&self.messaging, &self.limits);
+        [
             (l.min_ttl_seconds > 0, "limits.min_ttl_seconds", "must be positive"),
             (
                 l.min_ttl_seconds <= l.max_ttl_seconds && l.max_ttl_seconds <= 604_800,
@@ -429,8 +459,13 @@ impl Config {
                 "limits.ledger_entries",
                 "and listed_inboxes must be positive",
             ),
-        ];
-        for (holds, key, problem) in rules {
+        ]
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        for (holds, key, problem) in
+            self.rules_of_values().into_iter().chain(self.rules_of_limits())
+        {
             if !holds {
                 return Err(ConfigError::Rule { key, problem: problem.to_owned() });
             }
@@ -457,7 +492,7 @@ mod tests {
 
     fn read(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let map = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Config::read(None, map)
+        Config::read(None, &map)
     }
 
     fn problem(variables: &[(&str, &str)]) -> String {
@@ -513,7 +548,18 @@ mod tests {
 
     #[test]
     fn a_password_does_not_show() {
-        let config = read(&[("REDIS_URL", "redis://:hunter2@r:1")]).unwrap();
+        let config = read(&[("REDIS_URL", "redis://user:hunter2@r:1")]).unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
+        let shown = config.shown();
+        assert!(!shown.contains("hunter2") && shown.contains("redis://***@r:1"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_again() {
+        let shown = read(&[("MCP_SERVER_PORT", "9000")]).unwrap().shown();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), shown).unwrap();
+        let again = Config::read(Some(file.path()), &HashMap::new()).unwrap();
+        assert_eq!(again.http.port, 9000);
     }
 }

@@ -63,8 +63,9 @@ local function keep_alive(m, refresh_at, now, keep)
 end
 
 -- Exceptions to "everything up to the acknowledged stamp was acknowledged":
--- E lo hi: expired unread; P s: expired while parked; A s: a reply acknowledged out of order;
--- R s t: returned to the inbox under stamp t.
+-- E lo hi: expired unread; L lo hi t: expired under a lease that reaches to hi and may be acknowledged
+-- until the time t; P s: expired while parked; A s: a reply acknowledged out of order; R s t: returned to
+-- the inbox under stamp t; T s t: the same after it was handed out.
 local function except(x, record, keep)
   if call('RPUSH', x, record) > EXCEPTIONS_MAX then call('LTRIM', x, -EXCEPTIONS_MAX, -1) end
   call('PEXPIRE', x, fmt(keep + keep / 2))
@@ -79,6 +80,25 @@ local function expired_range(x, acked, lo, hi, from_head, keep)
     end
   end
   except(x, 'E' .. struct.pack('>dd', lo, hi), keep)
+end
+
+-- Drops a lease whose messages have all expired: it must not hold up those behind. -> true if it did
+local function drop_dead_lease(q, m, x, covered, top, ends, now, keep)
+  local n, bytes = 0, 0
+  while n < covered do
+    local h = call('LINDEX', q, n * 2)
+    if not h or h_stamp(h) > top then break end
+    if h_exp(h) > now then return false end
+    n = n + 1
+    bytes = bytes + h_size(h)
+  end
+  call('HDEL', m, 'lid', 'lu', 'ln', 'lb', 'lt', 'ls', 'bz')
+  except(x, 'L' .. struct.pack('>ddd', num(call('HGET', m, 'ac')) + 1, top, ends), keep)
+  if n > 0 then
+    call('LTRIM', q, n * 2, -1)
+    call('HINCRBY', m, 'b', -bytes)
+  end
+  return true
 end
 
 -- Drops expired messages at the head, never under a running lease. -> how many
@@ -155,7 +175,7 @@ local function unpark(q, m, r, x, wait, state, us, now, keep)
   if h_exp(h) > now then
     local flags = state == '2' and bit.bor(h_flags(h), COPY) or h_flags(h)
     local stamp = append(q, m, us, now, flags, p[2], h_exp(h), h_id(h), string.sub(h, 39), keep)
-    except(x, 'R' .. struct.pack('>dd', h_stamp(h), stamp), keep)
+    except(x, (state == '2' and 'T' or 'R') .. struct.pack('>dd', h_stamp(h), stamp), keep)
     back = 1
   else
     except(x, 'P' .. struct.pack('>d', h_stamp(h)), keep)
@@ -273,12 +293,15 @@ local function fate(k, now, f, exceptions, stamp, exp, parked)
   for _, record in ipairs(exceptions) do
     local kind = string.sub(record, 1, 1)
     local one = struct.unpack('>d', record, 2)
-    if kind == 'E' then
-      if not parked and one <= stamp and stamp <= (struct.unpack('>d', record, 10)) then return 'e' end
+    if kind == 'E' or kind == 'L' then
+      if not parked and one <= stamp and stamp <= (struct.unpack('>d', record, 10)) then
+        return kind == 'L' and (struct.unpack('>d', record, 18)) > now and 'd' or 'e'
+      end
     elseif one == stamp then
       if kind == 'P' then return 'e' end
       if kind == 'A' then return 'a' end
-      return fate(k, now, f, exceptions, (struct.unpack('>d', record, 10)), exp, false)
+      local then_on = fate(k, now, f, exceptions, (struct.unpack('>d', record, 10)), exp, false)
+      return kind == 'T' and then_on == 'q' and 'd' or then_on
     end
   end
   if stamp <= f.acked then return 'a' end
@@ -352,6 +375,7 @@ local function send(keys, a)
   local us, now = clock()
   local f = call('HMGET', m, 'b', 's', 'e', 'k', 'wx', 'wu', 'sn')
   local present, ms = presence(f[6], f[7], now)
+  if sender == recipient and present == 0 then present = 1 end
 
   local first = d and call('GET', d)
   if first then
@@ -418,7 +442,6 @@ local function send(keys, a)
     call('PEXPIRE', q, fmt(max(exp, last_exp) - now))
     call('HSET', m, 'b', fmt(held + size), 's', fmt(stamp), 'e', fmt(max(exp, last_exp)))
     if exp < last_exp then call('HSET', m, 'mt', '1') elseif depth == 0 and last_exp == 0 then call('HDEL', m, 'mt') end
-    if a[5] ~= '' and sw then call('HDEL', sw, 'a' .. a[5]) end
   end
   keep_alive(m, f[4], now, keep)
   if wait_ms > 0 and sw then open_wait(sm, sw, id, recipient, wait_ms, now, keep) end
@@ -444,7 +467,7 @@ local function fetch(keys, a)
     return fail('MBARGS', 'fetch')
   end
   local us, now = clock()
-  local f = call('HMGET', m, 'lid', 'lu', 'lc', 'dn', 'wx', 'wu', 'sn', 'lx', 'ln', 'ls', 'ws', 'wn', 'k')
+  local f = call('HMGET', m, 'lid', 'lu', 'lc', 'dn', 'wx', 'wu', 'sn', 'lx', 'ln', 'ls', 'ws', 'wn', 'k', 'lt')
   local set = {}
   local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
   local function save()
@@ -472,7 +495,8 @@ local function fetch(keys, a)
   end
 
   local again = f[1] == lease and num(f[2]) > now
-  if f[1] and num(f[2]) > now and not again then
+  if f[1] and num(f[2]) > now and not again
+     and not drop_dead_lease(q, m, x, num(f[9]), num(f[14]), num(f[2]), now, keep) then
     sooner(num(f[2]) - now)
     put('bz', '1')
     if wait_ms > 0 then put('wu', fmt(now + wait_ms)) end
@@ -553,6 +577,13 @@ local function ack(keys, a)
   local over = covered > 0 and upto >= num(f[4])
   if over then call('HDEL', m, 'lid', 'lu', 'ln', 'lb', 'lt', 'ls', 'bz')
   elseif covered > 0 and n > 0 then call('HSET', m, 'ln', fmt(max(0, covered - n)), 'lb', fmt(max(0, num(f[3]) - bytes))) end
+  if n == 0 and covered == 0 then             -- its messages expired under its lease, and were received all the same
+    for _, record in ipairs(call('LRANGE', keys[3], 0, -1)) do
+      if string.sub(record, 1, 1) == 'L' and (struct.unpack('>d', record, 10)) == upto then
+        call('LREM', keys[3], 1, record)
+      end
+    end
+  end
   if over and (f[5] or call('EXISTS', q) == 1) then wake(tonumber(a[4]), a[2], 'q' .. a[3]) end
   return n
 end
@@ -737,8 +768,9 @@ local function ledger_settle(keys, a)
   local all = call('LRANGE', l, 0, -1)
   local next_at, crowded, kept = nil, #all - ledger_max, {}
   for i, e in ipairs(all) do
-    local state = states[e_id(e)]
-    if state and state ~= e_state(e) then
+    local state, was = states[e_id(e)], e_state(e)
+    -- Open entries get their end; of an expired one its sender was told; ends stay.
+    if state and ((was == 0 and state ~= 3) or (was == 2 and state == 3)) and state ~= was then
       e = string.sub(e, 1, 32) .. string.char(state) .. string.sub(e, 34)
       call('LSET', l, i - 1, e)
     end

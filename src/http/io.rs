@@ -2,19 +2,24 @@
 //! whether it reads.
 //!
 //! actix's HTTP/1 dispatcher calls `poll_flush` of its socket exactly when all that it had to write
-//! has been written (`actix_http::h1::Dispatcher::poll_flush`), and reads at the start of every round.
-//! So a response has gone out when `poll_flush` comes after its last byte was handed over, and it went
-//! to somebody if the reads before and after it found no end of the connection.
+//! has been written (`actix_http::h1::Dispatcher::poll_flush`). So a response has gone out when
+//! `poll_flush` comes after its last byte was handed over.
+//!
+//! It went to somebody if the client had not ended its side before, and nothing came back that says
+//! otherwise. The kernel is asked for both, because tokio learns of them only when its driver has had
+//! a turn: a waiter that is woken for mail may run before that.
 
 use std::{
     cell::{Cell, RefCell},
     io,
+    mem::MaybeUninit,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -29,6 +34,8 @@ use crate::messaging::Delivery;
 pub(super) struct Connection {
     /// How often everything handed over so far had been written.
     flushes: Cell<u64>,
+    /// Up to which of them the socket was asked afterwards whether it broke.
+    verified: Cell<u64>,
     /// The client has ended its side.
     ended: Cell<bool>,
     /// Something written may not have arrived.
@@ -46,14 +53,26 @@ impl Connection {
         Mark(self.flushes.get())
     }
 
-    /// Whether all that was handed over before the mark has been written.
+    /// Whether all that was handed over before the mark has been written, and what became of the
+    /// connection then is known.
     pub(super) fn has_written(&self, mark: Mark) -> bool {
-        self.flushes.get() > mark.0
+        self.verified.get() > mark.0
     }
 
-    /// Wakes `waker` at the next flush.
+    /// Wakes `waker` when it is worth asking again.
     pub(super) fn wake_when_written(&self, waker: &Waker) {
         self.waiting.set(Some(waker.clone()));
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether the response under way carries something.
+    fn carries(&self) -> bool {
+        self.delivery.borrow().is_some()
     }
 
     /// The response ended: what it carried was received, or goes back.
@@ -97,6 +116,26 @@ impl TrackedIo {
 
     pub(super) fn state(&self) -> Rc<Connection> {
         Rc::clone(&self.state)
+    }
+
+    /// Before messages are written: whether their client has ended its side.
+    fn look_for_the_end(&self) {
+        let mut byte = [MaybeUninit::uninit()];
+        if matches!(SockRef::from(&self.socket).peek(&mut byte), Ok(0)) {
+            self.state.ended.set(true);
+        }
+    }
+
+    /// After messages were written: whether the client's side answered that it is gone.
+    fn verify(&self) {
+        let state = &self.state;
+        if state.verified.get() != state.flushes.get() && state.carries() {
+            if !matches!(self.socket.take_error(), Ok(None)) {
+                state.broken.set(true);
+            }
+            state.verified.set(state.flushes.get());
+            state.wake();
+        }
     }
 
     /// The client takes nothing now. Keeps leases alive, until it counts as gone.
@@ -151,16 +190,12 @@ impl AsyncRead for TrackedIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.verify();
         let (before, room) = (buf.filled().len(), buf.remaining());
         let read = Pin::new(&mut self.socket).poll_read(cx, buf);
         match &read {
             Poll::Ready(Ok(())) if room > 0 && buf.filled().len() == before => {
                 self.state.ended.set(true);
-                // It may have ended in peace after the response, or before: then the response was
-                // refused, which the socket knows.
-                if !matches!(self.socket.take_error(), Ok(None)) {
-                    self.state.broken.set(true);
-                }
             }
             Poll::Ready(Err(_)) => self.state.broken.set(true),
             Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -175,6 +210,9 @@ impl AsyncWrite for TrackedIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.state.carries() {
+            self.look_for_the_end();
+        }
         let written = Pin::new(&mut self.socket).poll_write(cx, buf);
         self.wrote(cx, written)
     }
@@ -184,6 +222,9 @@ impl AsyncWrite for TrackedIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.state.carries() {
+            self.look_for_the_end();
+        }
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
         self.wrote(cx, written)
     }
@@ -194,12 +235,12 @@ impl AsyncWrite for TrackedIo {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.blocked = None;
+        // A round without anything to write ends here as well.
+        self.verify();
         // What is written after the client ended its side reaches nobody.
         if !self.state.ended.get() {
             self.state.flushes.set(self.state.flushes.get().wrapping_add(1));
-            if let Some(waker) = self.state.waiting.take() {
-                waker.wake();
-            }
+            self.state.wake();
         }
         Pin::new(&mut self.socket).poll_flush(cx)
     }

@@ -7,7 +7,8 @@ use actix_web::{
     http::{
         StatusCode,
         header::{
-            ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue,
+            ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName,
+            HeaderValue,
         },
     },
     web::{Data, Payload},
@@ -26,6 +27,11 @@ use super::{
 };
 use crate::mcp::{Answer, Field, Finished, Frame, Headers, Incoming};
 
+static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+static METHOD: HeaderName = HeaderName::from_static("mcp-method");
+static NAME: HeaderName = HeaderName::from_static("mcp-name");
+static SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A request that HTTP refuses before the protocol sees it.
@@ -113,7 +119,7 @@ fn accepted_response() -> HttpResponse {
 fn written(ready: Answer) -> HttpResponse {
     let mut builder = answer(status(ready.status));
     if let Some(session) = ready.session {
-        builder.insert_header(("mcp-session-id", session));
+        builder.insert_header((SESSION.clone(), session));
     }
     builder.body(ready.body)
 }
@@ -145,13 +151,13 @@ fn connection(request: &HttpRequest) -> Result<Rc<Connection>, Refusal> {
 }
 
 fn protocol_headers(headers: &HeaderMap) -> Headers<'_> {
-    let field = |name: &str| Field::read(headers.get_all(name).map(HeaderValue::as_bytes));
+    let field = |name: &HeaderName| Field::read(headers.get_all(name).map(HeaderValue::as_bytes));
     Headers {
-        protocol_version: field("mcp-protocol-version"),
-        method: field("mcp-method"),
-        name: field("mcp-name"),
-        session: field("mcp-session-id"),
-        traceparent: field("traceparent"),
+        protocol_version: field(&PROTOCOL_VERSION),
+        method: field(&METHOD),
+        name: field(&NAME),
+        session: field(&SESSION),
+        traceparent: field(&TRACEPARENT),
     }
 }
 
@@ -229,13 +235,13 @@ async fn read(
     let at_once = poll_fn(|cx| Poll::Ready(collect.poll_unpin(cx))).await;
     match at_once {
         Poll::Ready(done) => done?,
-        Poll::Pending => match timeout(config.client_request_timeout, collect).await {
-            Ok(done) => done?,
-            Err(_) => {
+        Poll::Pending => {
+            let Ok(done) = timeout(config.client_request_timeout, collect).await else {
                 let why = "the body took too long to arrive";
                 return Err(refusal(StatusCode::REQUEST_TIMEOUT, why));
-            }
-        },
+            };
+            done?;
+        }
     }
     Ok(body.whole())
 }

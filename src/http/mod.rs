@@ -126,7 +126,7 @@ pub fn serve(
                 .on_connect_ext(|io: &TrackedIo, data| {
                     data.insert(io.state());
                 })
-                .finish(map_config(app.into_factory(), |_: ()| AppConfig::default()));
+                .finish(map_config(app.into_factory(), |()| AppConfig::default()));
             let (open, stall) = (connections.clone(), config.write_stall_timeout);
             fn_service(move |socket: TcpStream| {
                 let place = open.enter();

@@ -157,12 +157,12 @@ mod tests {
         let alice = ClientEntry {
             client: client("alice"),
             profile: Profile { name: "Alice".into(), capabilities: "reviews".into() },
-            presence: Presence::Seen(Duration::from_secs(60)),
+            presence: Presence::Seen(Duration::from_mins(1)),
             queued: 2,
         };
         let stat = |id, queued, presence| InboxStat { client: client(id), queued, presence };
         let inboxes = vec![
-            stat("alice", 2, Presence::Seen(Duration::from_secs(60))),
+            stat("alice", 2, Presence::Seen(Duration::from_mins(1))),
             stat("bob", 1, Presence::Waiting),
         ];
         let row = |id, name, text, kind, seen, queued| {

@@ -8,6 +8,8 @@ use super::{
     error::McpError, operation::Operation, progress::Progress, result, revision::Era,
     server::McpServer,
 };
+use tracing::Instrument;
+
 use crate::{
     messaging::{CallContext, Delivery},
     queue::CallKey,
@@ -67,7 +69,12 @@ impl PreparedCall {
     ///
     /// # Cancel safety
     /// Dropping the future gives the call up: what it took goes back.
-    pub async fn run(self, frame: Frame) -> Finished {
+    pub async fn run(mut self, frame: Frame) -> Finished {
+        let span = self.operation.trace(self.context.trace);
+        self.run_in_span(frame).instrument(span).await
+    }
+
+    async fn run_in_span(self, frame: Frame) -> Finished {
         let Self { tool, arguments, context, id, era, progress: _, operation } = self;
         let error = match tool.call(arguments, &context).await {
             Ok(outcome) if outcome.cancelled => {

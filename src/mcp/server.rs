@@ -90,7 +90,7 @@ impl McpServer {
         match Body::read(body) {
             Ok(Body::One(bytes)) => self.one(headers, bytes),
             Ok(Body::Batch(items)) => self.batch(headers, &items),
-            Err(error) => self.refuse(self.begin(), None, &error, Era::Legacy),
+            Err(error) => refuse(self.begin(), None, &error, Era::Legacy),
         }
     }
 
@@ -110,7 +110,7 @@ impl McpServer {
         if !matches!(version, Ok(None | Some("2025-03-26"))) {
             let error =
                 McpError::InvalidRequest("only revision 2025-03-26 has batches; send one message");
-            return self.refuse(self.begin(), None, &error, Era::Legacy);
+            return refuse(self.begin(), None, &error, Era::Legacy);
         }
         let mut todo = Vec::with_capacity(items.len());
         for item in items {
@@ -137,21 +137,8 @@ impl McpServer {
             Ok(Message::Request(request)) => self.request(headers, &request),
             Ok(Message::Notification { method, params }) => notified(headers, &method, params),
             Ok(Message::Response) => Incoming::Accepted,
-            Err(Rejected { id, error }) => self.refuse(self.begin(), id, &error, Era::Legacy),
+            Err(Rejected { id, error }) => refuse(self.begin(), id, &error, Era::Legacy),
         }
-    }
-
-    fn refuse(
-        &self,
-        operation: Operation,
-        id: Option<Id<'_>>,
-        error: &McpError,
-        era: Era,
-    ) -> Incoming {
-        let status = error.status(era);
-        operation.fail(status, error);
-        let body = result::error(Frame::default(), id.map(Id::as_json), error);
-        Incoming::Answer(Answer { status, body, session: None })
     }
 
     fn request(&self, headers: &Headers<'_>, request: &Request<'_>) -> Incoming {
@@ -164,12 +151,12 @@ impl McpServer {
             .and_then(|meta| Ok((select(headers, method, request, &meta)?, meta)));
         let (revision, meta) = match selected {
             Ok(selected) => selected,
-            Err(error) => return self.refuse(operation, Some(request.id), &error, Era::Legacy),
+            Err(error) => return refuse(operation, Some(request.id), &error, Era::Legacy),
         };
         operation.speaks(revision);
         let era = revision.era();
         if !method.served_in(era) {
-            return self.refuse(operation, Some(request.id), &McpError::MethodNotFound, era);
+            return refuse(operation, Some(request.id), &McpError::MethodNotFound, era);
         }
         let id = request.id.as_json();
         let (members, freshness): (Cow<'_, str>, _) = match method {
@@ -182,12 +169,12 @@ impl McpServer {
                             PreparedCall { tool, arguments, context, id, era, progress, operation };
                         Incoming::Call(Box::new(call))
                     }
-                    Err(error) => self.refuse(operation, Some(request.id), &error, era),
+                    Err(error) => refuse(operation, Some(request.id), &error, era),
                 };
             }
             Method::ToolsList => match self.parts.tools.list(&request.params) {
                 Ok(list) => (list.into(), Freshness::Stable),
-                Err(error) => return self.refuse(operation, Some(request.id), &error, era),
+                Err(error) => return refuse(operation, Some(request.id), &error, era),
             },
             Method::Discover => (self.parts.discover.as_str().into(), Freshness::Stable),
             Method::Initialize => (discover::initialize(revision).into(), Freshness::Stable),
@@ -225,6 +212,13 @@ impl McpServer {
         };
         Ok((Arc::clone(tool), arguments, context))
     }
+}
+
+fn refuse(operation: Operation, id: Option<Id<'_>>, error: &McpError, era: Era) -> Incoming {
+    let status = error.status(era);
+    operation.fail(status, error);
+    let body = result::error(Frame::default(), id.map(Id::as_json), error);
+    Incoming::Answer(Answer { status, body, session: None })
 }
 
 /// A notification is never refused: nobody would read the refusal.

@@ -140,7 +140,6 @@ impl MessagingService {
             open.wait = sent.id;
             wakeups = self.queue.watch(Topic::Reply(inbox.clone(), sent.id)).await?;
         }
-        let mut ended = None;
         let mut asked = Asked {
             sent,
             reply: Reply::Pending,
@@ -148,38 +147,18 @@ impl MessagingService {
             notices: Vec::new(),
             delivery: None,
         };
-        if open.armed {
-            loop {
-                let over = ended.is_some() || Instant::now() >= deadline;
-                if look || over {
-                    let state = self.queue.wait_take(&inbox, open.wait).await?;
-                    asked.other_messages = state.queued;
-                    match state.taken {
-                        Taken::Reply(_) if ended == Some(Ended::Cancelled) => break,
-                        Taken::Reply(_) if self.was_cancelled(context, true).await? => {
-                            ended = Some(Ended::Cancelled);
-                            break;
-                        }
-                        Taken::Reply(reply) => {
-                            self.note_delivered(std::slice::from_ref(&reply));
-                            asked.delivery = self.settler().deliver(vec![open.claim()]);
-                            open.armed = false;
-                            asked.reply = Reply::Message(reply);
-                            break;
-                        }
-                        Taken::Gone => {
-                            open.armed = false;
-                            break;
-                        }
-                        Taken::Open => {}
-                    }
-                }
-                if over {
-                    break;
-                }
-                look = true;
-                ended = self.sleep(&mut wakeups, cancelled.as_mut(), deadline, context).await?;
+        let mut ended = None;
+        while open.armed {
+            let over = ended.is_some() || Instant::now() >= deadline;
+            if (look || over) && self.take_reply(&mut open, &mut asked, context, &mut ended).await?
+            {
+                break;
             }
+            if over {
+                break;
+            }
+            look = true;
+            ended = self.sleep(&mut wakeups, cancelled.as_mut(), deadline, context).await?;
         }
         if let (Reply::Pending, Some(ended)) = (&asked.reply, ended) {
             asked.reply = match ended {
@@ -201,5 +180,32 @@ impl MessagingService {
             };
         }
         Ok(asked)
+    }
+
+    /// Looks for the reply. `true`: the wait has come to its end.
+    async fn take_reply(
+        &self,
+        open: &mut OpenWait,
+        asked: &mut Asked,
+        context: &CallContext,
+        ended: &mut Option<Ended>,
+    ) -> Result<bool, MessagingError> {
+        let state = self.queue.wait_take(&open.inbox, open.wait).await?;
+        asked.other_messages = state.queued;
+        match state.taken {
+            Taken::Open => return Ok(false),
+            Taken::Gone => open.armed = false,
+            Taken::Reply(_) if *ended == Some(Ended::Cancelled) => {}
+            Taken::Reply(_) if self.was_cancelled(context, true).await? => {
+                *ended = Some(Ended::Cancelled);
+            }
+            Taken::Reply(reply) => {
+                self.note_delivered(std::slice::from_ref(&reply));
+                asked.delivery = self.settler().deliver(vec![open.claim()]);
+                open.armed = false;
+                asked.reply = Reply::Message(reply);
+            }
+        }
+        Ok(true)
     }
 }

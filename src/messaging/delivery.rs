@@ -126,7 +126,7 @@ impl Delivery {
             Claim::Lease { life, .. } => Some(*life / 2),
             Claim::Reply { .. } | Claim::Notices { .. } => None,
         });
-        lives.min().unwrap_or(Duration::from_secs(3600))
+        lives.min().unwrap_or(Duration::from_hours(1))
     }
 
     /// The response is still being written: prolongs the leases.

@@ -159,11 +159,6 @@ impl MessagingService {
         let waits = !request.wait.is_zero();
         let deadline = Instant::now() + request.wait;
         let patience = deadline.max(Instant::now() + PATIENCE);
-        let life = match request.acknowledge {
-            Acknowledge::Auto => self.rules.lease,
-            Acknowledge::Manual => self.rules.manual_lease,
-        };
-        let call = LeaseId::new();
         let place = if waits { Some(self.waiters.enter()?) } else { None };
         // Watch before the first look: a message that lands between look and watch would be missed.
         let mut wakeups =
@@ -172,43 +167,17 @@ impl MessagingService {
             (Some(call), true) => Some(self.queue.watch(Topic::Call(*call)).await?),
             _ => None,
         };
-        let mut first = true;
+        let mut waiting = Waiting {
+            remaining: request.wait,
+            session: context.session,
+            call: LeaseId::new(),
+            first: true,
+        };
         loop {
-            let now = Instant::now();
-            let remaining = deadline.saturating_duration_since(now);
-            let guard = InFlight {
-                settler: self.settler(),
-                inbox: inbox.clone(),
-                lease: LeaseId::new(),
-                life,
-                waits,
-                armed: true,
-            };
-            let fetch = FetchRequest {
-                lease: guard.lease,
-                lease_for: life,
-                max_messages: request.max_messages.unwrap_or(self.rules.fetch_messages).max(1),
-                max_bytes: self.rules.fetch_bytes,
-                waiting: waits.then_some(Waiting {
-                    remaining,
-                    session: context.session,
-                    call,
-                    first,
-                }),
-            };
-            first = false;
-            let fetched = match self.queue.fetch(inbox, &fetch).await {
-                Ok(fetched) => fetched,
-                // A wait outlives trouble of the store: whoever waits has nothing to lose by it.
-                Err(QueueError::Unavailable { .. } | QueueError::Timeout)
-                    if remaining > STORE_PAUSE && !context.stop.is_cancelled() =>
-                {
-                    drop(guard);
-                    tokio::time::sleep(STORE_PAUSE).await;
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
+            waiting.remaining = deadline.saturating_duration_since(Instant::now());
+            let looked = self.look(request, inbox, waits.then_some(&waiting), context).await?;
+            let woken = !std::mem::take(&mut waiting.first);
+            let Some((guard, fetched)) = looked else { continue };
             let mut received = Received {
                 why: ReceivedWhy::Empty,
                 messages: Vec::new(),
@@ -227,6 +196,11 @@ impl MessagingService {
                     if self.was_cancelled(context, waits).await? {
                         received.why = ReceivedWhy::Cancelled; // the guard gives the messages back
                         return Ok(received);
+                    }
+                    if let (true, Some(newest)) = (woken, batch.messages.last())
+                        && !newest.redelivered
+                    {
+                        self.metrics.wakeup(newest.age);
                     }
                     drop(place);
                     return Ok(self.hand_out(request, inbox, guard, batch, received));
@@ -270,6 +244,48 @@ impl MessagingService {
                     return Ok(received);
                 }
             }
+        }
+    }
+
+    /// Fetches once. `None`: the store is in trouble and the call can wait for it.
+    async fn look(
+        &self,
+        request: &ReceiveRequest,
+        inbox: &Inbox,
+        waiting: Option<&Waiting>,
+        context: &CallContext,
+    ) -> Result<Option<(InFlight, Fetched)>, MessagingError> {
+        let life = match request.acknowledge {
+            Acknowledge::Auto => self.rules.lease,
+            Acknowledge::Manual => self.rules.manual_lease,
+        };
+        let guard = InFlight {
+            settler: self.settler(),
+            inbox: inbox.clone(),
+            lease: LeaseId::new(),
+            life,
+            waits: waiting.is_some(),
+            armed: true,
+        };
+        let fetch = FetchRequest {
+            lease: guard.lease,
+            lease_for: life,
+            max_messages: request.max_messages.unwrap_or(self.rules.fetch_messages).max(1),
+            max_bytes: self.rules.fetch_bytes,
+            waiting: waiting.cloned(),
+        };
+        let patient = waiting.is_some_and(|waiting| waiting.remaining > STORE_PAUSE);
+        match self.queue.fetch(inbox, &fetch).await {
+            Ok(fetched) => Ok(Some((guard, fetched))),
+            // A wait outlives trouble of the store: whoever waits has nothing to lose by it.
+            Err(QueueError::Unavailable { .. } | QueueError::Timeout)
+                if patient && !context.stop.is_cancelled() =>
+            {
+                drop(guard);
+                tokio::time::sleep(STORE_PAUSE).await;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

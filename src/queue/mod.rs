@@ -41,16 +41,19 @@ pub trait QueueBackend: Send + Sync {
     ///
     /// * With an idempotency key that was used in the life of the message sent with it: the first
     ///   message's id as [`SentStatus::Duplicate`] with its present state, or
-    ///   [`QueueError::IdempotencyConflict`] when recipient, text or reference differ.
+    ///   [`QueueError::IdempotencyConflict`] when text or reference differ. Keys are told apart by
+    ///   sender and by recipient.
     /// * With `wait`: opens a wait of the sender for the answer, in the same step; at most
-    ///   [`Limits::open_waits`] at once. A repetition by idempotency key extends the wait.
+    ///   [`Limits::open_waits`] at once. A repetition by idempotency key extends the wait, or opens
+    ///   it again if it is over; an answered one keeps its answer. What it has open already does not
+    ///   count against the limit.
     /// * A message whose recipient has an open wait for it is parked for that wait
     ///   ([`SentStatus::Replied`]): the wait that `in_reply_to` names, if the sender is the peer
     ///   asked; without `in_reply_to` the oldest open wait on this sender whose question was handed
     ///   to the sender before. A wait takes one reply.
     /// * Otherwise it is queued at the end of the inbox.
     ///
-    /// The sender's ledger remembers it before the call returns.
+    /// The sender's ledger remembers it before the call returns, unless [`Sent::unrecorded`].
     ///
     /// # Errors
     /// [`QueueError::InboxFull`], [`QueueError::TooManyWaits`], [`QueueError::IdempotencyConflict`]:
@@ -60,23 +63,28 @@ pub trait QueueBackend: Send + Sync {
 
     /// Hands out the oldest live messages under a lease; they stay in the inbox until acknowledged.
     ///
-    /// * The same lease id again returns the same batch.
-    /// * While another reader holds a lease: [`Outcome::Busy`], and nothing is handed out.
+    /// * The same lease id again, while the lease runs, returns what is left of the same batch, marked
+    ///   as it was, without what arrived since; it prolongs the lease.
+    /// * While another reader holds a lease: [`Outcome::Busy`], and nothing is handed out. A lease of
+    ///   which nothing is left alive need not hold anybody up.
     /// * With [`FetchRequest::waiting`] and nothing to hand out, the inbox counts as waiting until then
-    ///   (senders see it). A later waiting fetch of the same session makes this one
-    ///   [`Outcome::Superseded`].
+    ///   (senders see it), also if it is busy. The first fetch of a later waiting call of the same session
+    ///   wakes this one and makes its next fetch [`Outcome::Superseded`].
     /// * Expired messages are dropped and remembered for their senders.
     /// * [`Fetched::due`] says when to look again although nothing will be published.
     async fn fetch(&self, inbox: &Inbox, request: &FetchRequest) -> Result<Fetched, QueueError>;
 
     /// Removes what was handed out up to and including `upto`. Cumulative and idempotent; never
-    /// removes what was not handed out. Wakes readers if messages remain. Returns how many it removed.
+    /// removes what was not handed out. It counts also after the lease is over, under another reader's
+    /// lease, and for a message whose life ended after it was handed out. A lease of which nothing is
+    /// left by that is over. Wakes readers if messages remain. Returns how many it removed.
     async fn ack(&self, inbox: &Inbox, upto: Stamp) -> Result<u64, QueueError>;
 
     /// Gives a lease back at once and wakes the next reader. `false`: it was not this lease's any more.
     async fn release(&self, inbox: &Inbox, lease: LeaseId) -> Result<bool, QueueError>;
 
-    /// Prolongs a lease from now. `false`: it was not this lease's any more.
+    /// Prolongs a lease from now. `false`: it was not this lease's any more. Of a lease that ran out
+    /// and that nobody took over, either may be answered.
     async fn extend(&self, inbox: &Inbox, lease: LeaseId, by: Duration)
     -> Result<bool, QueueError>;
 
@@ -84,7 +92,8 @@ pub trait QueueBackend: Send + Sync {
     async fn leave(&self, inbox: &Inbox) -> Result<(), QueueError>;
 
     /// The reply parked for an open wait, which stays parked until [`wait_done`](Self::wait_done)
-    /// or [`wait_close`](Self::wait_close), and is marked as handed out.
+    /// or [`wait_close`](Self::wait_close), and is marked as handed out: taken again, it comes as
+    /// redelivered. It may lapse in its wait: then its sender gets a notice as for any other message.
     async fn wait_take(&self, inbox: &Inbox, wait: MessageId) -> Result<WaitState, QueueError>;
 
     /// The reply reached the caller: it is acknowledged and the wait is over.
@@ -98,7 +107,8 @@ pub trait QueueBackend: Send + Sync {
     /// What an inbox holds, without taking anything.
     async fn peek(&self, inbox: &Inbox) -> Result<Peek, QueueError>;
 
-    /// What the sender's ledger remembers, oldest first, with the present state of each message.
+    /// What the sender's ledger remembers, oldest first, with the present state of each message. One
+    /// that a reader holds under a lease counts as delivered, though its life ended meanwhile.
     async fn ledger(&self, sender: &Inbox) -> Result<Vec<LedgerEntry>, QueueError>;
 
     /// The sender's messages that expired unacknowledged and of which it was not told yet. They are

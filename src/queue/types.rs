@@ -113,9 +113,10 @@ pub struct Limits {
     pub inbox_bytes: u64,
     /// Open waits of one sender.
     pub open_waits: u64,
-    /// Entries of one sender's ledger above which settled ones are dropped.
+    /// Entries of one sender's ledger above which settled ones (acknowledged, or told as expired) are
+    /// dropped, the oldest first. Others are kept up to four times as many.
     pub ledger_entries: u64,
-    /// How long a ledger remembers.
+    /// How long a ledger remembers a message after its life.
     pub ledger_life: Duration,
 }
 
@@ -344,7 +345,8 @@ pub struct ClientQuery {
     pub limit: usize,
 }
 
-/// Where the next page begins. A client that checks in meanwhile may appear twice, none is left out.
+/// Where the next page begins. A client that checks in meanwhile moves to the front, so that later
+/// pages may not show it; every other one appears once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectoryCursor(pub u64);
 

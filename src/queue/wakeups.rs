@@ -47,7 +47,8 @@ impl Hub {
         Wakeups { generation, hub: self.clone(), topic: name, on_drop: None }
     }
 
-    /// Wakes whoever watches the topic. `true` if somebody does.
+    /// Wakes whoever watches the topic. `true` if somebody does, which few care to know.
+    #[expect(clippy::must_use_candidate, reason = "the waking is what it is called for")]
     pub fn wake(&self, topic: &str) -> bool {
         let topics = self.topics();
         let Some(entry) = topics.get(topic) else { return false };

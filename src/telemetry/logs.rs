@@ -79,7 +79,8 @@ impl Telemetry {
         // Spans are for the collector: a log line says what it says by itself.
         let filter = EnvFilter::builder()
             .with_default_directive(LevelFilter::INFO.into())
-            .parse(settings.level.to_ascii_lowercase())?
+            // What actix says of each start and stop, we say in one line.
+            .parse(format!("actix_server=warn,{}", settings.level.to_ascii_lowercase()))?
             .add_directive(format!("{}=off", spans::TARGET).parse()?);
         let json = match settings.format {
             LogFormat::Json => true,

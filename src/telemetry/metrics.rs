@@ -10,6 +10,7 @@ use std::{
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    process_collector::ProcessCollector,
 };
 
 /// What happened to messages.
@@ -67,6 +68,8 @@ pub struct Metrics {
     missed_wakeups: IntCounter,
     subscriptions: IntGauge,
     waiters: IntGauge,
+    wakeups: Histogram,
+    redis_connected: IntGauge,
     waiters_now: OnceLock<Arc<AtomicUsize>>,
     operations: HistogramVec,
 }
@@ -122,6 +125,26 @@ impl Metrics {
             ]),
             &["mcp_method_name", "gen_ai_tool_name", "error_type", "mcp_protocol_version"],
         )?;
+        let build = IntGauge::with_opts(
+            Opts::new("mcp_messaging_build_info", "Always 1; the version is in the label.")
+                .const_label("version", env!("CARGO_PKG_VERSION")),
+        )?;
+        build.set(1);
+        let wakeups = Histogram::with_opts(
+            HistogramOpts::new(
+                "mcp_messaging_wakeup_latency_seconds",
+                "From acceptance of a message to the waiter that it woke.",
+            )
+            .buckets(vec![0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 5.0, 20.0]),
+        )?;
+        let redis_connected = IntGauge::new(
+            "mcp_messaging_redis_connected",
+            "1 while the subscriber is connected to Redis.",
+        )?;
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        registry.register(Box::new(build))?;
+        registry.register(Box::new(wakeups.clone()))?;
+        registry.register(Box::new(redis_connected.clone()))?;
         registry.register(Box::new(messages.clone()))?;
         registry.register(Box::new(operations.clone()))?;
         registry.register(Box::new(delivery_latency.clone()))?;
@@ -142,6 +165,8 @@ impl Metrics {
             missed_wakeups,
             subscriptions,
             waiters,
+            wakeups,
+            redis_connected,
             waiters_now: OnceLock::new(),
             operations,
         })
@@ -157,6 +182,16 @@ impl Metrics {
     /// A message was handed out this long after its acceptance.
     pub fn delivery_latency(&self, age: Duration) {
         self.delivery_latency.observe(age.as_secs_f64());
+    }
+
+    /// A waiter was woken for a message of this age.
+    pub fn wakeup(&self, age: Duration) {
+        self.wakeups.observe(age.as_secs_f64());
+    }
+
+    /// Whether the subscriber is connected.
+    pub fn redis_connected(&self, connected: bool) {
+        self.redis_connected.set(i64::from(connected));
     }
 
     /// A Redis Function took so long.

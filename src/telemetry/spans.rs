@@ -76,6 +76,12 @@ impl CallSpan {
         self.0.clone()
     }
 
+    /// Its own place in a trace, if it is exported.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceParent> {
+        place(&self.0)
+    }
+
     /// The request failed.
     pub fn failed(&self, error_type: &str) {
         self.0.record("error.type", error_type);
@@ -95,18 +101,18 @@ pub fn link_to(sent: TraceParent) {
 /// own trace is passed on.
 #[must_use]
 pub fn trace_of(caller: Option<TraceParent>) -> Option<TraceParent> {
-    let span = Span::current();
+    place(&Span::current()).or(caller)
+}
+
+fn place(span: &Span) -> Option<TraceParent> {
     if span.is_disabled() {
-        return caller;
+        return None;
     }
     let context = span.context();
-    let current = context.span().span_context().clone();
-    if !current.is_valid() {
-        return caller;
-    }
-    Some(TraceParent {
-        trace_id: u128::from_be_bytes(current.trace_id().to_bytes()),
-        span_id: u64::from_be_bytes(current.span_id().to_bytes()),
-        flags: current.trace_flags().to_u8(),
+    let place = context.span().span_context().clone();
+    place.is_valid().then(|| TraceParent {
+        trace_id: u128::from_be_bytes(place.trace_id().to_bytes()),
+        span_id: u64::from_be_bytes(place.span_id().to_bytes()),
+        flags: place.trace_flags().to_u8(),
     })
 }

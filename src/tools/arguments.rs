@@ -181,6 +181,18 @@ pub(super) fn opened(value: &Value) -> Cow<'_, Value> {
     Cow::Borrowed(value)
 }
 
+/// What a list holds, also as JSON text; anything else stands for a list of itself.
+pub(super) fn items(value: &Value) -> Vec<Value> {
+    match opened(value).into_owned() {
+        Value::Array(items) => items,
+        one @ (Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Object(_)) => vec![one],
+    }
+}
+
 /// An object, also as JSON text; `None` for anything else.
 pub(super) fn object(value: &Value) -> Option<Cow<'_, Map<String, Value>>> {
     match opened(value) {
@@ -215,7 +227,7 @@ mod tests {
 
     use super::*;
 
-    const WAITS: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(300));
+    const WAITS: (Duration, Duration) = (Duration::ZERO, Duration::from_mins(5));
 
     fn arguments(value: &Value) -> Arguments {
         value.as_object().unwrap().clone()

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     Arguments, Tool, ToolError, ToolOutcome,
     arguments::{self, BadArgument},
-    definition::{self, Effect, of},
+    definition::{self, Effect, about, of},
     markdown,
     outcome::{self, Stop},
 };
@@ -46,9 +46,9 @@ impl Tool for CheckinClient {
             Effect::Records,
             (
                 &json!({
-                    "client_id": {"type": "string", "description": "your id"},
+                    "client_id": definition::own_id(),
                     "name": of("string"),
-                    "capabilities": {"type": "string", "description": "what you can do for others"},
+                    "capabilities": about("string", "what you can do for others"),
                 }),
                 &["client_id", "name"],
             ),

@@ -61,6 +61,21 @@ pub(super) fn of(kind: &str) -> Value {
     json!({"type": kind})
 }
 
+/// A property with a word about it.
+pub(super) fn about(kind: &str, description: &str) -> Value {
+    json!({"type": kind, "description": description})
+}
+
+/// The caller's own id.
+pub(super) fn own_id() -> Value {
+    about("string", "your id")
+}
+
+/// One of these words. The type stands beside them because some hosts insist on one.
+pub(super) fn one_of(words: &[&str]) -> Value {
+    json!({"type": "string", "enum": words})
+}
+
 /// A list of objects.
 pub(super) fn list() -> Value {
     json!({"type": "array", "items": {"type": "object"}})

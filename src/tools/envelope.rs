@@ -5,7 +5,7 @@
 //! and each of its lines begins with the marker's first characters. What the server knows (sender,
 //! id, age) stands outside. Characters that a reader would not see are written as `\u{…}`.
 //!
-//! This is reversible: [`tests`] reads every body back unchanged. It makes forging impossible and
+//! This is reversible: the tests read every body back unchanged. It makes forging impossible and
 //! instructions in a body conspicuous; it cannot make a model ignore them, and the docs say so.
 //!
 //! Only the two outer lines carry the whole marker: a body line cannot begin without the short one,

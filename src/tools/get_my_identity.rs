@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     Arguments, Tool, ToolError, ToolOutcome,
-    definition::{self, Effect, of},
+    definition::{self, Effect, about, of},
     envelope::show,
     list_clients::{self, PAGE},
     outcome::{self, Stop},
@@ -70,10 +70,7 @@ impl Tool for GetMyIdentity {
             Effect::Reads,
             (
                 &json!({
-                    "recipients_config": {
-                        "type": "object",
-                        "description": "content of mcp_recipients.json",
-                    },
+                    "recipients_config": about("object", "content of mcp_recipients.json"),
                 }),
                 &[],
             ),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Arguments, Tool, ToolError, ToolOutcome,
     arguments::{self, BadArgument},
-    definition::{self, Effect, of},
+    definition::{self, Effect, about, of},
     envelope::Envelope,
     markdown,
     outcome::{self, Stop},
@@ -99,7 +99,7 @@ impl Tool for ListClients {
             Effect::Reads,
             (
                 &json!({
-                    "query": {"type": "string", "description": "part of an id, name or capability"},
+                    "query": about("string", "part of an id, name or capability"),
                     "cursor": of("string"),
                 }),
                 &[],

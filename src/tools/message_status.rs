@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Arguments, Tool, ToolError, ToolOutcome,
     arguments::{self, BadArgument},
-    definition::{self, Effect, of},
+    definition::{self, Effect, of, one_of},
     markdown,
     outcome::{self, Stop},
     rfc3339::rfc3339,
@@ -56,7 +56,7 @@ impl Tool for MessageStatus {
             Effect::Reads,
             (
                 &json!({
-                    "sender_id": {"type": "string", "description": "your id"},
+                    "sender_id": definition::own_id(),
                     "message_ids": {"type": "array", "items": of("string"), "description": "(all)"},
                 }),
                 &["sender_id"],
@@ -66,7 +66,7 @@ impl Tool for MessageStatus {
                     "messages": definition::list_of(&json!({
                         "message_id": of("string"),
                         "recipient_id": of("string"),
-                        "state": {"enum": ["queued", "delivered", "acknowledged", "expired", "unknown"]},
+                        "state": one_of(&["queued", "delivered", "acknowledged", "expired", "unknown"]),
                         "sent_at": of("string"),
                     })),
                 }),
@@ -100,10 +100,7 @@ impl MessageStatus {
 fn read_ids(arguments: &Arguments) -> Result<Vec<MessageId>, BadArgument> {
     let mut ids: Vec<_> = arguments::message_id(arguments, "message_id")?.into_iter().collect();
     let Some(value) = arguments::given(arguments, "message_ids") else { return Ok(ids) };
-    let items = match arguments::opened(value).into_owned() {
-        Value::Array(items) => items,
-        one => vec![one],
-    };
+    let items = arguments::items(value);
     if items.len() > MOST {
         let problem = format_args!("holds {} ids; use at most {MOST}", items.len());
         return Err(BadArgument::new("message_ids", problem));

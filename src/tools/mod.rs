@@ -21,6 +21,7 @@ mod samples;
 mod send_message;
 mod send_message_and_wait;
 mod send_message_without_waiting;
+mod send_results;
 mod views;
 
 use std::sync::Arc;

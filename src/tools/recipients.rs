@@ -53,10 +53,7 @@ fn addressees(arguments: &Arguments) -> Result<(&'static str, Vec<Value>), BadAr
     let mut found = None;
     for key in KEYS {
         let Some(value) = arguments::given(arguments, key) else { continue };
-        let items = match arguments::opened(value).into_owned() {
-            Value::Array(items) => items,
-            one => vec![one],
-        };
+        let items = arguments::items(value);
         if items.is_empty() {
             continue;
         }

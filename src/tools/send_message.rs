@@ -1,46 +1,23 @@
 //! `send_message`: leave messages and go on.
 
-use std::{fmt::Write, time::Duration};
-
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     Arguments, Tool, ToolError, ToolOutcome, arguments,
-    definition::{self, Effect, of},
+    definition::{self, Effect, about, of, one_of},
     markdown,
     outcome::{self, Stop},
     recipients,
-    views::{self, NoticeView, PresenceView},
+    send_results::{self, ResultView, Terms},
+    views::{self, NoticeView},
 };
-use crate::{
-    messaging::{
-        CallContext, MessagingError, MessagingService, Posted, Refusal, Rules, SendRequest,
-        SendResult,
-    },
-    model::{ClientId, MessageId, MessageState},
-    queue::{Sent, SentStatus},
-};
+use crate::messaging::{CallContext, MessagingService, Posted, Rules, SendRequest};
 
 /// The tool.
 pub(super) struct SendMessage {
     pub messaging: MessagingService,
-}
-
-/// What became of one message, for programs.
-#[derive(Debug, Serialize)]
-pub(super) struct ResultView<'a> {
-    recipient_id: &'a ClientId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message_id: Option<MessageId>,
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<MessageState>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    recipient: Option<PresenceView>,
 }
 
 #[derive(Serialize)]
@@ -57,23 +34,27 @@ impl Tool for SendMessage {
     }
 
     fn definition(&self) -> Value {
+        let ttl = self.messaging.rules().ttl.as_secs();
         definition::tool(
             self.name(),
-            "Send a message to one agent or several and go on. Also how to answer: pass in_reply_to.",
+            "Send a message to one agent or several without waiting. To answer a message, pass in_reply_to.",
             Effect::Sends,
             (
                 &json!({
-                    "sender_id": {"type": "string", "description": "your id"},
+                    "sender_id": definition::own_id(),
                     "recipient_id": of("string"),
                     "recipients": {
                         "type": "array",
-                        "items": {"type": ["string", "object"]},
-                        "description": "for several: ids, or {id, message} each",
+                        "items": {"anyOf": [of("string"), {
+                            "type": "object",
+                            "properties": {"id": of("string"), "message": of("string")},
+                        }]},
+                        "description": "in place of recipient_id, for several",
                     },
-                    "message": of("string"),
-                    "in_reply_to": {"type": "string", "description": "message_id that you answer"},
-                    "idempotency_key": {"type": "string", "description": "same key on a retry: sent once"},
-                    "ttl_seconds": {"type": "number", "description": "expires unread after (300)"},
+                    "message": about("string", "unless each recipient has its own"),
+                    "in_reply_to": about("string", "message_id that you answer"),
+                    "idempotency_key": about("string", "repeat it on a retry: sent once"),
+                    "ttl_seconds": about("number", &format!("unread, it expires then ({ttl})")),
                 }),
                 &["sender_id"],
             ),
@@ -82,10 +63,12 @@ impl Tool for SendMessage {
                     "results": definition::list_of(&json!({
                         "recipient_id": of("string"),
                         "message_id": of("string"),
-                        "status": {"enum": ["queued", "replied", "duplicate", "refused"]},
+                        "status": one_of(&["queued", "replied", "duplicate", "refused"]),
+                        "state": of("string"),
                         "reason": of("string"),
                         "recipient": of("object"),
                     })),
+                    "notices": definition::list(),
                 }),
                 &["results"],
             ),
@@ -126,152 +109,29 @@ pub(super) fn read(arguments: &Arguments, rules: &Rules) -> Result<SendRequest, 
     })
 }
 
-/// What the answer needs to know of the request.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Terms {
-    keyed: bool,
-    ttl: Duration,
-}
-
-impl Terms {
-    pub(super) fn of(request: &SendRequest, rules: &Rules) -> Self {
-        Self { keyed: request.idempotency_key.is_some(), ttl: request.ttl.unwrap_or(rules.ttl) }
-    }
-}
-
 fn render(posted: Posted, terms: Terms) -> Result<ToolOutcome, Stop> {
-    let results = results(&posted.results, terms);
-    let mut text = told(&posted.results, &results, terms);
+    let results = send_results::results(&posted.results, terms);
+    let mut text = send_results::told(&posted.results, &results, terms);
     markdown::notices(&mut text, &posted.notices);
     let answer = Answer { results: &results, notices: views::all(&posted.notices) };
     let mut outcome = ToolOutcome::answer(text, &answer)?;
-    outcome.is_error = none_accepted(&posted.results);
+    outcome.is_error = send_results::none_accepted(&posted.results);
     Ok(outcome.carrying(posted.delivery))
-}
-
-/// Whether every recipient was refused.
-pub(super) fn none_accepted(results: &[SendResult]) -> bool {
-    results.iter().all(|result| result.outcome.is_err())
-}
-
-/// What became of each message, for programs. A failure of the store is logged, once.
-pub(super) fn results(results: &[SendResult], terms: Terms) -> Vec<ResultView<'_>> {
-    let failure = results.iter().find_map(|result| match &result.outcome {
-        Err(Refusal { error: MessagingError::Queue(cause), .. }) => Some(cause),
-        Err(_) | Ok(_) => None,
-    });
-    if let Some(cause) = failure {
-        outcome::log(cause);
-    }
-    results.iter().map(|result| view(result, terms)).collect()
-}
-
-fn view(SendResult { recipient, outcome }: &SendResult, terms: Terms) -> ResultView<'_> {
-    let mut view = ResultView {
-        recipient_id: recipient,
-        message_id: None,
-        status: "refused",
-        state: None,
-        reason: None,
-        recipient: None,
-    };
-    match outcome {
-        Ok(sent) => {
-            view.message_id = Some(sent.id);
-            (view.status, view.state) = match sent.status {
-                SentStatus::Queued => ("queued", None),
-                SentStatus::Replied => ("replied", None),
-                SentStatus::Duplicate(state) => ("duplicate", Some(state)),
-            };
-            view.recipient = Some(sent.recipient.into());
-        }
-        Err(refusal) => {
-            let (id, reason) = refused(refusal, terms);
-            view.message_id = id;
-            view.reason = Some(reason);
-        }
-    }
-    view
-}
-
-/// Why a message was not accepted; with its id if it may have been all the same.
-fn refused(Refusal { id, error }: &Refusal, terms: Terms) -> (Option<MessageId>, String) {
-    if !matches!(error, MessagingError::Queue(_)) {
-        return (None, error.to_string());
-    }
-    let again = if terms.keyed {
-        "or repeat it with the same idempotency_key"
-    } else {
-        "before you send it again"
-    };
-    let reason = format!(
-        "the message store failed, and it may have been accepted: ask message_status for message_id {id}, {again}"
-    );
-    (Some(*id), reason)
-}
-
-/// What became of each message, for the model.
-pub(super) fn told(results: &[SendResult], views: &[ResultView<'_>], terms: Terms) -> String {
-    let mut text = String::new();
-    let accepted = results.iter().filter(|result| result.outcome.is_ok()).count();
-    let single = results.len() == 1;
-    if !single {
-        let _ = writeln!(text, "Sent to {accepted} of {}:", results.len());
-    }
-    let mut queued = false;
-    for (SendResult { recipient, outcome }, view) in results.iter().zip(views) {
-        text.push_str(if single { "" } else { "- " });
-        match outcome {
-            Ok(sent) => {
-                queued |= sent.status == SentStatus::Queued;
-                text.push_str(if single { "Sent: " } else { "" });
-                accepted_line(&mut text, recipient, sent);
-            }
-            Err(_) => {
-                let reason = view.reason.as_deref().unwrap_or_default();
-                text.push_str(if single { "Refused: " } else { "" });
-                let _ = write!(text, "not sent to {}: {reason}", recipient.expose());
-            }
-        }
-        text.push_str(".\n");
-    }
-    if queued {
-        let _ = writeln!(text, "Unread, a message expires after {} s.", terms.ttl.as_secs());
-    }
-    text
-}
-
-/// `message_id … queued for bob (…)`.
-pub(super) fn accepted_line(text: &mut String, recipient: &ClientId, sent: &Sent) {
-    let _ = write!(text, "message_id {} ", sent.id);
-    let _ = match sent.status {
-        SentStatus::Queued => {
-            write!(text, "is {}", markdown::queued_for(recipient, sent.recipient))
-        }
-        SentStatus::Replied => {
-            write!(text, "was handed to {}, who waits for it", recipient.expose())
-        }
-        SentStatus::Duplicate(state) => write!(
-            text,
-            "to {} was sent before with this idempotency_key and is {}",
-            recipient.expose(),
-            markdown::state(state)
-        ),
-    };
-    if sent.unrecorded {
-        text.push_str("; message_status will not know it");
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
-        queue::{Presence, QueueError},
+        messaging::{MessagingError, Refusal, SendResult},
+        model::{MessageId, MessageState},
+        queue::{Presence, QueueError, SentStatus},
         tools::samples::{self, structured},
     };
 
-    const TERMS: Terms = Terms { keyed: false, ttl: Duration::from_secs(300) };
+    const TERMS: Terms = Terms { keyed: false, ttl: Duration::from_mins(5) };
 
     fn posted(results: Vec<SendResult>) -> Posted {
         Posted { results, notices: Vec::new(), delivery: None }
@@ -293,7 +153,7 @@ mod tests {
         assert_eq!(request.sender.expose(), "a");
         assert_eq!(request.in_reply_to, Some(id));
         assert_eq!(request.idempotency_key.as_deref(), Some("k"));
-        assert_eq!(request.ttl, Some(Duration::from_secs(60)));
+        assert_eq!(request.ttl, Some(Duration::from_mins(1)));
         for (extra, start) in [
             (json!({"ttl_seconds": 0}), "ttl_seconds must be a number of seconds from 1 to 86400"),
             (json!({"in_reply_to": "it"}), "in_reply_to is not a message id"),

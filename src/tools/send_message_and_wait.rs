@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::{
     Arguments, Tool, ToolError, ToolOutcome, arguments,
-    definition::{self, Effect, of},
+    definition::{self, Effect, about, of, one_of},
     markdown,
     outcome::{self, Stop},
     recipients,
-    send_message::accepted_line,
+    send_results::accepted_line,
     views::{self, MessageView, NoticeView},
 };
 use crate::{
@@ -43,16 +43,18 @@ impl Tool for SendMessageAndWait {
     }
 
     fn definition(&self) -> Value {
+        let rules = self.messaging.rules();
+        let (default, max) = (rules.default_wait.as_secs(), rules.max_wait.as_secs());
         definition::tool(
             self.name(),
-            "Ask one agent and wait for its reply. A late reply comes to get_messages.",
+            "Ask one agent and wait for its reply. If it comes too late, it is in get_messages.",
             Effect::Sends,
             (
                 &json!({
-                    "sender_id": {"type": "string", "description": "your id"},
+                    "sender_id": definition::own_id(),
                     "recipient_id": of("string"),
                     "message": of("string"),
-                    "timeout": {"type": "number", "description": "seconds (55)"},
+                    "timeout": about("number", &format!("seconds ({default}), at most {max}")),
                     "in_reply_to": of("string"),
                     "idempotency_key": of("string"),
                 }),
@@ -61,9 +63,10 @@ impl Tool for SendMessageAndWait {
             (
                 &json!({
                     "message_id": of("string"),
-                    "status": {"enum": ["replied", "pending"]},
+                    "status": one_of(&["replied", "pending"]),
                     "reply": of("object"),
                     "other_messages": of("integer"),
+                    "notices": definition::list(),
                 }),
                 &["message_id", "status"],
             ),

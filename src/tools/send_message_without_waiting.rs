@@ -1,6 +1,8 @@
 //! `send_message_without_waiting`, which clients of the Python original call: sends, and brings the
 //! sender's own mail back with the answer. Not listed: `send_message` and `get_messages` are.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,7 +13,8 @@ use super::{
     get_messages::{self, Mail},
     markdown,
     outcome::{self, Stop},
-    send_message::{self, ResultView, Terms},
+    send_message,
+    send_results::{self, ResultView, Terms},
 };
 use crate::{
     messaging::{
@@ -92,12 +95,12 @@ impl SendMessageWithoutWaiting {
         let posted = self.messaging.send(request, context).await.map_err(Stop::sort)?;
         let fetch = ReceiveRequest {
             client: sender.clone(),
-            wait: std::time::Duration::ZERO,
+            wait: Duration::ZERO,
             max_messages: None,
             acknowledge: Acknowledge::Auto,
             receipt: None,
         };
-        let received = if send_message::none_accepted(&posted.results) {
+        let received = if send_results::none_accepted(&posted.results) {
             None
         } else {
             match self.messaging.receive(fetch, context).await.map_err(Stop::sort) {
@@ -117,18 +120,21 @@ fn render(
     mut received: Option<Received>,
     terms: Terms,
 ) -> Result<ToolOutcome, Stop> {
-    let results = send_message::results(&posted.results, terms);
-    let mut text = send_message::told(&posted.results, &results, terms);
-    match &mut received {
-        Some(received) => {
-            merge(&mut received.notices, &mut posted.notices);
-            get_messages::told(&mut text, received, std::time::Duration::ZERO)?;
+    let results = send_results::results(&posted.results, terms);
+    let mut text = send_results::told(&posted.results, &results, terms);
+    let nobody = send_results::none_accepted(&posted.results);
+    if let Some(received) = &mut received {
+        merge(&mut received.notices, &mut posted.notices);
+        get_messages::told(&mut text, received, Duration::ZERO)?;
+    } else {
+        if !nobody {
+            text.push_str("Your own messages could not be read now: call get_messages.\n");
         }
-        None => markdown::notices(&mut text, &posted.notices),
+        markdown::notices(&mut text, &posted.notices);
     }
     let mail = received.as_ref().map(|received| get_messages::mail(sender, received));
     let mut outcome = ToolOutcome::answer(text, &Answer { results: &results, mail })?;
-    outcome.is_error = send_message::none_accepted(&posted.results);
+    outcome.is_error = nobody;
     let fetched = received.and_then(|received| received.delivery);
     Ok(outcome.carrying(both(posted.delivery, fetched)))
 }
@@ -190,6 +196,16 @@ mod tests {
         assert_eq!(answer["messages"][0]["text"], "yours");
         assert_eq!(answer["notices"].as_array().unwrap().len(), 1);
         samples::assert_fits("send_message_without_waiting", &outcome);
+    }
+
+    #[test]
+    fn a_send_stays_told_when_the_mail_cannot_be_read() {
+        let sent = samples::sent(SentStatus::Queued, Presence::Waiting);
+        let results = vec![samples::result("bob", Ok(sent))];
+        let posted = Posted { results, notices: Vec::new(), delivery: None };
+        let outcome = render(&samples::id("alice"), posted, None, terms()).unwrap();
+        assert!(!outcome.is_error && outcome.text.starts_with("Sent: message_id "));
+        assert!(outcome.text.ends_with("could not be read now: call get_messages.\n"));
     }
 
     #[test]

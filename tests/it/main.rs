@@ -1,1 +1,16 @@
+//! Everything that is tested from outside, in one binary: real sockets, real processes, real Redis.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::disallowed_methods, reason = "tests spawn and sleep as they like")]
 
+#[macro_use]
+mod support;
+
+mod disconnect;
+mod endpoint;
+mod faults;
+mod house;
+mod layers;
+mod queue_contract;
+mod queue_model;
+mod replicas;
+mod wire;

@@ -93,8 +93,12 @@ impl Ledger {
         for key in settled {
             self.drop_row(key);
         }
-        // If few were settled, don't look again for every further message.
-        self.trim_at = (self.rows.len() + limit / 8 + 1).min(limit.saturating_mul(4));
+        // If too few were settled, don't look again for every further message.
+        self.trim_at = if self.rows.len() < limit {
+            limit
+        } else {
+            (self.rows.len() + limit / 8 + 1).min(limit.saturating_mul(4))
+        };
     }
 
     fn drop_row(&mut self, key: RowKey) {

@@ -466,3 +466,87 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::queue::SessionKey;
+
+    const DAY_US: u64 = 24 * 3600 * 1_000_000;
+
+    fn state() -> State {
+        State::new(Limits {
+            inbox_messages: 1_000,
+            inbox_bytes: 1 << 20,
+            open_waits: 16,
+            ledger_entries: 100,
+            ledger_life: Duration::from_micros(DAY_US),
+        })
+    }
+
+    fn inbox(client: &str) -> Inbox {
+        Inbox::new(Tenant::default(), client.parse().unwrap())
+    }
+
+    fn message(sender: &str, recipient: &str) -> NewMessage {
+        NewMessage {
+            id: MessageId::new(),
+            sender: inbox(sender),
+            recipient: inbox(recipient),
+            text: "text".into(),
+            in_reply_to: None,
+            idempotency: None,
+            ttl: Duration::from_mins(1),
+            wait: Some(Duration::from_mins(1)),
+            trace: None,
+        }
+    }
+
+    fn fetch(session: &str) -> FetchRequest {
+        FetchRequest {
+            lease: LeaseId::new(),
+            lease_for: Duration::from_secs(10),
+            max_messages: 10,
+            max_bytes: 1_000,
+            waiting: Some(crate::queue::Waiting {
+                remaining: Duration::from_mins(1),
+                session: Some(SessionKey::new(session)),
+                call: LeaseId::new(),
+                first: true,
+            }),
+        }
+    }
+
+    #[test]
+    fn clients_that_never_come_back_are_forgotten_by_the_traffic_of_the_others() {
+        let mut state = state();
+        for n in 0..500 {
+            let key = IdempotencyKey::new(&inbox("sender"), "key");
+            let message = message(&format!("sender-{n}"), &format!("recipient-{n}"));
+            state.send(&message, Some((key, [0; 16])), 1).unwrap();
+            state.fetch(&inbox(&format!("reader-{n}")), &fetch("s"), 1);
+        }
+        assert_eq!(state.mailboxes.len(), 1_500);
+        // A minute, a dead wait and a day of remembering later.
+        let later = DAY_US + 3_600 * 1_000_000;
+        for n in 0..1_000 {
+            state.fetch(&inbox("busy"), &fetch("s"), later + n);
+        }
+        assert_eq!(state.mailboxes.len(), 1);
+        assert_eq!(state.wheel.len(), 1);
+    }
+
+    #[test]
+    fn a_client_with_something_left_is_not_forgotten() {
+        let mut state = state();
+        let unread = NewMessage { ttl: Duration::from_hours(48), ..message("alice", "bob") };
+        state.send(&unread, None, 1).unwrap();
+        for n in 0..100 {
+            state.fetch(&inbox("busy"), &fetch("s"), DAY_US + n);
+        }
+        assert_eq!(state.peek(&inbox("bob"), DAY_US).queued, 1);
+        assert_eq!(state.ledger(&inbox("alice"), DAY_US).len(), 1);
+    }
+}

@@ -150,11 +150,11 @@ pub(super) fn watched(topic: &str) -> Option<(Inbox, Option<MessageId>)> {
     }
 }
 
-/// The inbox whose queue has this key; `None` for other keys.
-pub(super) fn inbox_of_queue(key: &str) -> Option<Inbox> {
+/// The inbox whose small hash has this key; `None` for other keys.
+pub(super) fn inbox_of(key: &str) -> Option<Inbox> {
     let rest = key.strip_prefix("mb1:{b")?;
     let (_bucket, rest) = rest.split_once("}:")?;
-    Inbox::from_name(rest.strip_suffix(":q")?)
+    Inbox::from_name(rest.strip_suffix(":m")?)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -181,10 +181,7 @@ mod tests {
         assert_eq!(bucket, bucket_of(b"default/alice"));
         assert_eq!(keys.queue().as_str().unwrap(), format!("mb1:{{b{bucket}}}:default/alice:q"));
         assert_eq!(channel(bucket), format!("mb1:{{b{bucket}}}:ch"));
-        assert_eq!(
-            inbox_of_queue(&keys.queue().as_str().unwrap()).unwrap().name(),
-            "default/alice"
-        );
+        assert_eq!(inbox_of(&keys.meta().as_str().unwrap()).unwrap().name(), "default/alice");
     }
 
     #[test]

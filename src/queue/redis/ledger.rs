@@ -128,7 +128,11 @@ impl RedisQueue {
         &self,
         sender: &Inbox,
     ) -> Result<Vec<LedgerEntry>, QueueError> {
-        let (_now, entries) = self.read_ledger(sender, true).await?;
+        let (_now, mut entries) = self.read_ledger(sender, true).await?;
+        if entries.len() as u64 > self.store.limits.ledger_entries {
+            self.look_up(sender).await?; // drops what is settled
+            (_, entries) = self.read_ledger(sender, true).await?;
+        }
         let fates = self.fates(&entries).await?;
         let entries = entries.into_iter().map(|entry| {
             let state = match entry.stored {

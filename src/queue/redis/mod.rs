@@ -12,9 +12,11 @@ mod ledger;
 mod link;
 mod record;
 mod reply;
+mod send;
 mod subscriber;
 
 use std::{
+    collections::HashSet,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -37,7 +39,7 @@ use self::{
 use super::{
     Batch, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor, FetchRequest, Fetched,
     InboxStat, LeaseId, LedgerEntry, Limits, NewMessage, Notice, Outcome, Peek, Presence, Profile,
-    QueueBackend, QueueError, Sent, SentStatus, Stamp, Taken, Topic, WaitState, Wakeups,
+    QueueBackend, QueueError, Sent, Stamp, Taken, Topic, WaitState, Wakeups,
 };
 use crate::{
     model::{ClientId, Inbox, MessageId, Tenant},
@@ -49,9 +51,6 @@ const OWN: i64 = 1;
 const KEYED: i64 = 2;
 const RETRY: i64 = 4;
 const SHARDED: i64 = 8;
-
-/// Where `send` takes its options among its arguments.
-const SEND_OPTIONS: usize = 8;
 
 /// What a process shares.
 #[derive(Clone)]
@@ -172,151 +171,6 @@ impl RedisQueue {
     ) -> Result<Value, QueueError> {
         self.link.call(operation, keys::slot(bucket), keys, args).await
     }
-
-    /// In a cluster the sender's slot is another one: what one call does elsewhere takes three.
-    async fn send_across(&self, message: &NewMessage) -> Result<Sent, QueueError> {
-        let sender = InboxKeys::new(&message.sender);
-        let limits = &self.store.limits;
-        let mut candidates = Value::from_static_str("");
-        let mut due = false;
-        if message.in_reply_to.is_none() {
-            let args = vec![self.keep(), text(message.recipient.name())];
-            let keys = vec![sender.meta(), sender.waits()];
-            let value = self.call(Operation::Contact, sender.bucket, keys, args).await?;
-            let mut answer = Answer::new(value)?;
-            due = answer.integer()? == 1;
-            candidates = answer.bytes()?;
-        }
-        if let Some(wait) = message.wait {
-            let args = vec![
-                bytes(message.id.as_bytes()),
-                text(message.recipient.name()),
-                millis(wait),
-                count(limits.open_waits),
-                self.keep(),
-            ];
-            let keys = vec![sender.meta(), sender.waits()];
-            self.call(Operation::WaitOpen, sender.bucket, keys, args).await?;
-        }
-        let answered = match self.send_once(message, candidates, false).await {
-            Ok(answered) => answered,
-            Err(error) => {
-                if message.wait.is_some() {
-                    self.wait_close(&message.sender, message.id).await?;
-                }
-                return Err(error);
-            }
-        };
-        let mut sent = answered.sent;
-        sent.notices_due = due;
-        if let SentStatus::Duplicate(_) = sent.status {
-            if let Some(wait) = message.wait {
-                self.wait_close(&message.sender, message.id).await?;
-                let args = vec![
-                    bytes(sent.id.as_bytes()),
-                    text(message.recipient.name()),
-                    millis(wait),
-                    count(limits.open_waits),
-                    self.keep(),
-                ];
-                let keys = vec![sender.meta(), sender.waits()];
-                self.call(Operation::WaitOpen, sender.bucket, keys, args).await?;
-            }
-            return Ok(sent);
-        }
-        let args = vec![
-            bytes(message.id.as_bytes()),
-            text(message.recipient.name()),
-            answered.stamp,
-            answered.expires,
-            Value::Integer(i64::from(sent.status == SentStatus::Replied)),
-            self.keep(),
-            count(limits.ledger_entries),
-        ];
-        let keys = vec![sender.meta(), sender.ledger()];
-        match self.call(Operation::LedgerAdd, sender.bucket, keys, args).await {
-            Ok(due) => sent.notices_due |= reply::integer(&due)? == 1,
-            Err(error) => {
-                // It is accepted all the same: the sender is told that no notice will come.
-                tracing::warn!(error.kind = error.label(), error = %error, "the ledger was not written");
-                sent.unrecorded = true;
-            }
-        }
-        Ok(sent)
-    }
-
-    async fn send_once(
-        &self,
-        message: &NewMessage,
-        candidates: Value,
-        own: bool,
-    ) -> Result<Answered, QueueError> {
-        let recipient = InboxKeys::new(&message.recipient);
-        let mut keys = recipient.all();
-        let mut options = if self.store.clustered { SHARDED } else { 0 };
-        if own {
-            options |= OWN;
-            let sender = InboxKeys::new(&message.sender);
-            keys.extend([sender.meta(), sender.ledger(), sender.waits()]);
-        }
-        let mut digest = Value::from_static_str("");
-        if let Some(key) = &message.idempotency {
-            options |= KEYED;
-            keys.push(recipient.marker(key.as_bytes()));
-            digest = bytes(&message.content_digest());
-        }
-        let (flags, tail) = record::encode(message);
-        let limits = &self.store.limits;
-        let in_reply_to = message
-            .in_reply_to
-            .as_ref()
-            .map_or(Value::from_static_str(""), |id| bytes(id.as_bytes()));
-        let args = vec![
-            bytes(message.id.as_bytes()),
-            Value::Bytes(tail),
-            text(message.sender.name()),
-            text(message.recipient.name()),
-            in_reply_to,
-            text(&message.text),
-            millis(message.ttl),
-            Value::Integer(i64::from(flags)),
-            Value::Integer(options),
-            text(&keys::channel(recipient.bucket)),
-            count(limits.inbox_messages),
-            count(limits.inbox_bytes),
-            self.keep(),
-            count(limits.ledger_entries),
-            at_most(message.wait),
-            count(limits.open_waits),
-            digest,
-            candidates,
-        ];
-        let slot = keys::slot(recipient.bucket);
-        let repeat = |args: &mut [Value]| args[SEND_OPTIONS] = Value::Integer(options | RETRY);
-        let value = self.link.call_again(Operation::Send, slot, keys, args, repeat).await?;
-        let mut answer = Answer::new(value)?;
-        let status = answer.integer()?;
-        let id = answer.id()?;
-        let recipient = answer.presence()?;
-        let notices_due = answer.integer()? == 1;
-        let (stamp, expires) = (answer.bytes()?, answer.bytes()?);
-        let state = answer.bytes()?;
-        let status = match status {
-            0 => SentStatus::Queued,
-            1 => SentStatus::Replied,
-            2 => SentStatus::Duplicate(ledger::state(state.as_bytes().and_then(<[u8]>::first))),
-            other => return Err(contract(&format!("send answered {other}"))),
-        };
-        let sent = Sent { id, status, recipient, notices_due, unrecorded: false };
-        Ok(Answered { sent, stamp, expires })
-    }
-}
-
-/// What `send` answers.
-struct Answered {
-    sent: Sent,
-    stamp: Value,
-    expires: Value,
 }
 
 #[async_trait]
@@ -430,8 +284,10 @@ impl QueueBackend for RedisQueue {
                 let mut message = messages(answer, handed)?
                     .pop()
                     .ok_or_else(|| contract("wait_take answered without a reply"))?;
-                message.redelivered |= again;
-                message.in_reply_to.get_or_insert(wait);
+                if again {
+                    message.redelivered = true;
+                    message.attempt += 1;
+                }
                 Taken::Reply(Box::new(message))
             }
             other => return Err(contract(&format!("wait_take answered {other}"))),
@@ -529,32 +385,39 @@ impl QueueBackend for RedisQueue {
     }
 
     async fn inboxes(&self, tenant: &Tenant, limit: usize) -> Result<Vec<InboxStat>, QueueError> {
-        let pattern = format!("mb1:{{b*}}:{}/*:q", tenant.as_str());
+        // The small hash of an inbox lives longer than its queue: it also shows who waits.
+        let pattern = format!("mb1:{{b*}}:{}/*:m", tenant.as_str());
         let client = &self.link.client;
         let scan = if self.store.clustered {
             client.scan_cluster_buffered(pattern, Some(1000), None).left_stream()
         } else {
             client.scan_buffered(pattern, Some(1000), None).right_stream()
         };
-        let mut scan = std::pin::pin!(scan);
-        let mut found = Vec::new();
-        while let Some(key) = scan.next().await {
-            let key = key.map_err(|error| QueueError::Unavailable { detail: error.to_string() })?;
-            let Some(inbox) = key.as_str().and_then(keys::inbox_of_queue) else { continue };
-            if !found.contains(&inbox) {
-                found.push(inbox);
+        let mut scan = std::pin::pin!(scan.ready_chunks(256));
+        let (mut seen, mut listed) = (HashSet::new(), Vec::new());
+        while let Some(keys) = scan.next().await {
+            let mut inboxes = Vec::new();
+            for key in keys {
+                let key =
+                    key.map_err(|error| QueueError::Unavailable { detail: error.to_string() })?;
+                let Some(inbox) = key.as_str().and_then(keys::inbox_of) else { continue };
+                if seen.insert(inbox.clone()) {
+                    inboxes.push(inbox); // a scan may show a key twice
+                }
             }
-            if found.len() >= limit {
+            let peeks = inboxes.iter().map(|inbox| self.peek(inbox));
+            let peeks = futures_util::future::try_join_all(peeks).await?;
+            for (inbox, peek) in inboxes.iter().zip(peeks) {
+                if listed.len() < limit && (peek.queued > 0 || peek.presence == Presence::Waiting) {
+                    let client = inbox.client().clone();
+                    listed.push(InboxStat { client, queued: peek.queued, presence: peek.presence });
+                }
+            }
+            if listed.len() >= limit {
                 break;
             }
         }
-        let peeks = futures_util::future::try_join_all(found.iter().map(|inbox| self.peek(inbox)));
-        let stats = found.iter().zip(peeks.await?).map(|(inbox, peek)| InboxStat {
-            client: inbox.client().clone(),
-            queued: peek.queued,
-            presence: peek.presence,
-        });
-        Ok(stats.filter(|stat| stat.queued > 0 || stat.presence == Presence::Waiting).collect())
+        Ok(listed)
     }
 
     async fn watch(&self, topic: Topic) -> Result<Wakeups, QueueError> {

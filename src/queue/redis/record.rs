@@ -86,6 +86,7 @@ pub(super) fn decode(header: &[u8], text: &[u8], handed: Handed) -> Result<Messa
     let (from, in_reply_to, trace) = tail.ok_or_else(|| broken("broken tail"))?;
     let stamp_us = whole(stamp);
     let again = stamp_us <= handed.seen_us;
+    let copy = flags & COPY != 0;
     let accepted_at_ms = stamp_us / 1000;
     Ok(Message {
         id,
@@ -94,8 +95,8 @@ pub(super) fn decode(header: &[u8], text: &[u8], handed: Handed) -> Result<Messa
         text: std::str::from_utf8(text).map_err(|_| broken("text is not UTF-8"))?.to_owned(),
         accepted_at_ms,
         age: Duration::from_millis(handed.now_ms.saturating_sub(accepted_at_ms)),
-        redelivered: again || flags & COPY != 0,
-        attempt: if again { handed.attempt } else { 1 },
+        redelivered: again || copy,
+        attempt: u32::from(copy) + if again { handed.attempt } else { 1 },
         asks: flags & ASKS != 0,
         trace,
     })
@@ -140,7 +141,7 @@ mod tests {
             text: "hello".to_owned(),
             in_reply_to: Some(MessageId::new()),
             idempotency: None,
-            ttl: Duration::from_secs(300),
+            ttl: Duration::from_mins(5),
             wait: Some(Duration::from_secs(1)),
             trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().ok(),
         }

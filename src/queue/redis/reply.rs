@@ -68,10 +68,10 @@ pub(super) struct Answer(std::vec::IntoIter<Value>);
 
 impl Answer {
     pub(super) fn new(value: Value) -> Result<Self, QueueError> {
-        match value {
-            Value::Array(values) => Ok(Self(values.into_iter())),
-            other => Err(contract(&format!("expected an array, got {:?}", other.kind()))),
-        }
+        let Value::Array(values) = value else {
+            return Err(contract(&format!("expected an array, got {:?}", value.kind())));
+        };
+        Ok(Self(values.into_iter()))
     }
 
     pub(super) fn next(&mut self) -> Result<Value, QueueError> {

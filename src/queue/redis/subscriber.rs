@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// A bucket stays subscribed this long after its last waiter.
-const LINGER: Duration = Duration::from_secs(60);
+const LINGER: Duration = Duration::from_mins(1);
 /// How long a new watch waits for its subscription. After that it relies on the waking that follows
 /// the subscription.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
@@ -48,9 +48,12 @@ const PROBE_WITHIN: Duration = Duration::from_millis(1500);
 /// How often everybody's mail is checked for a missed wake-up.
 const POLL_EVERY: Duration = Duration::from_secs(20);
 /// Waking everybody is spread over this long.
-const WAKE_ALL_WITHIN: Duration = Duration::from_millis(1000);
+const WAKE_ALL_WITHIN: Duration = Duration::from_secs(1);
 /// Topics of one call of the poll.
 const POLL_TOPICS: usize = 128;
+
+/// A topic, the two keys that tell whether it has mail, and the wait if it is a reply's.
+type Watched = (Arc<str>, Value, Value, Value);
 
 #[derive(Default)]
 struct Bucket {
@@ -221,6 +224,7 @@ impl Keeper {
                     self.subscribe().await;
                 },
                 _ = upkeep.tick() => {
+                    self.metrics.redis_connected(self.ear.is_connected());
                     if !self.ear.is_connected() {
                         continue;
                     }
@@ -363,7 +367,7 @@ impl Keeper {
 
     /// Wakes whoever should have been woken long ago, and counts it: the count must stay 0.
     async fn poll(&self) {
-        let mut by_bucket: HashMap<u8, Vec<(Arc<str>, Value, Value, Value)>> = HashMap::new();
+        let mut by_bucket: HashMap<u8, Vec<Watched>> = HashMap::new();
         for topic in self.hub.watched() {
             let Some((inbox, wait)) = keys::watched(&topic) else { continue };
             let names = InboxKeys::new(&inbox);
@@ -385,11 +389,7 @@ impl Keeper {
         }
     }
 
-    async fn poll_chunk(
-        &self,
-        bucket: u8,
-        topics: &[(Arc<str>, Value, Value, Value)],
-    ) -> Result<(), QueueError> {
+    async fn poll_chunk(&self, bucket: u8, topics: &[Watched]) -> Result<(), QueueError> {
         let keys = topics.iter().flat_map(|(_, one, two, _)| [one.clone(), two.clone()]).collect();
         let waits = topics.iter().map(|(_, _, _, wait)| wait.clone()).collect();
         let late = self.link.call(Operation::Probe, keys::slot(bucket), keys, waits).await?;

@@ -1,0 +1,163 @@
+//! Accepting a message: one call where one server holds all keys, three across the slots of a cluster.
+
+use fred::types::Value;
+
+use super::{
+    KEYED, OWN, RETRY, RedisQueue, SHARDED, at_most, bytes, count,
+    functions::Operation,
+    keys::{self, InboxKeys},
+    ledger, millis, record,
+    reply::{self, Answer, contract},
+    text,
+};
+use crate::queue::{NewMessage, QueueBackend, QueueError, Sent, SentStatus};
+
+/// Where `send` takes its options among its arguments.
+const SEND_OPTIONS: usize = 8;
+
+impl RedisQueue {
+    /// In a cluster the sender's slot is another one: what one call does elsewhere takes three.
+    pub(super) async fn send_across(&self, message: &NewMessage) -> Result<Sent, QueueError> {
+        let sender = InboxKeys::new(&message.sender);
+        let limits = &self.store.limits;
+        let mut candidates = Value::from_static_str("");
+        let mut due = false;
+        if message.in_reply_to.is_none() {
+            let args = vec![self.keep(), text(message.recipient.name())];
+            let keys = vec![sender.meta(), sender.waits()];
+            let value = self.call(Operation::Contact, sender.bucket, keys, args).await?;
+            let mut answer = Answer::new(value)?;
+            due = answer.integer()? == 1;
+            candidates = answer.bytes()?;
+        }
+        if let Some(wait) = message.wait {
+            let args = vec![
+                bytes(message.id.as_bytes()),
+                text(message.recipient.name()),
+                millis(wait),
+                count(limits.open_waits),
+                self.keep(),
+            ];
+            let keys = vec![sender.meta(), sender.waits()];
+            self.call(Operation::WaitOpen, sender.bucket, keys, args).await?;
+        }
+        let answered = match self.send_once(message, candidates, false).await {
+            Ok(answered) => answered,
+            Err(error) => {
+                if message.wait.is_some() {
+                    self.wait_close(&message.sender, message.id).await?;
+                }
+                return Err(error);
+            }
+        };
+        let mut sent = answered.sent;
+        sent.notices_due = due;
+        if let SentStatus::Duplicate(_) = sent.status {
+            if let Some(wait) = message.wait {
+                self.wait_close(&message.sender, message.id).await?;
+                let args = vec![
+                    bytes(sent.id.as_bytes()),
+                    text(message.recipient.name()),
+                    millis(wait),
+                    count(limits.open_waits),
+                    self.keep(),
+                ];
+                let keys = vec![sender.meta(), sender.waits()];
+                self.call(Operation::WaitOpen, sender.bucket, keys, args).await?;
+            }
+            return Ok(sent);
+        }
+        let args = vec![
+            bytes(message.id.as_bytes()),
+            text(message.recipient.name()),
+            answered.stamp,
+            answered.expires,
+            Value::Integer(i64::from(sent.status == SentStatus::Replied)),
+            self.keep(),
+            count(limits.ledger_entries),
+        ];
+        let keys = vec![sender.meta(), sender.ledger()];
+        match self.call(Operation::LedgerAdd, sender.bucket, keys, args).await {
+            Ok(due) => sent.notices_due |= reply::integer(&due)? == 1,
+            Err(error) => {
+                // It is accepted all the same: the sender is told that no notice will come.
+                tracing::warn!(error.kind = error.label(), error = %error, "the ledger was not written");
+                sent.unrecorded = true;
+            }
+        }
+        Ok(sent)
+    }
+
+    pub(super) async fn send_once(
+        &self,
+        message: &NewMessage,
+        candidates: Value,
+        own: bool,
+    ) -> Result<Answered, QueueError> {
+        let recipient = InboxKeys::new(&message.recipient);
+        let mut keys = recipient.all();
+        let mut options = if self.store.clustered { SHARDED } else { 0 };
+        if own {
+            options |= OWN;
+            let sender = InboxKeys::new(&message.sender);
+            keys.extend([sender.meta(), sender.ledger(), sender.waits()]);
+        }
+        let mut digest = Value::from_static_str("");
+        if let Some(key) = &message.idempotency {
+            options |= KEYED;
+            keys.push(recipient.marker(key.as_bytes()));
+            digest = bytes(&message.content_digest());
+        }
+        let (flags, tail) = record::encode(message);
+        let limits = &self.store.limits;
+        let in_reply_to = message
+            .in_reply_to
+            .as_ref()
+            .map_or(Value::from_static_str(""), |id| bytes(id.as_bytes()));
+        let args = vec![
+            bytes(message.id.as_bytes()),
+            Value::Bytes(tail),
+            text(message.sender.name()),
+            text(message.recipient.name()),
+            in_reply_to,
+            text(&message.text),
+            millis(message.ttl),
+            Value::Integer(i64::from(flags)),
+            Value::Integer(options),
+            text(&keys::channel(recipient.bucket)),
+            count(limits.inbox_messages),
+            count(limits.inbox_bytes),
+            self.keep(),
+            count(limits.ledger_entries),
+            at_most(message.wait),
+            count(limits.open_waits),
+            digest,
+            candidates,
+        ];
+        let slot = keys::slot(recipient.bucket);
+        let repeat = |args: &mut [Value]| args[SEND_OPTIONS] = Value::Integer(options | RETRY);
+        let value = self.link.call_again(Operation::Send, slot, keys, args, repeat).await?;
+        let mut answer = Answer::new(value)?;
+        let status = answer.integer()?;
+        let id = answer.id()?;
+        let recipient = answer.presence()?;
+        let notices_due = answer.integer()? == 1;
+        let (stamp, expires) = (answer.bytes()?, answer.bytes()?);
+        let state = answer.bytes()?;
+        let status = match status {
+            0 => SentStatus::Queued,
+            1 => SentStatus::Replied,
+            2 => SentStatus::Duplicate(ledger::state(state.as_bytes().and_then(<[u8]>::first))),
+            other => return Err(contract(&format!("send answered {other}"))),
+        };
+        let sent = Sent { id, status, recipient, notices_due, unrecorded: false };
+        Ok(Answered { sent, stamp, expires })
+    }
+}
+
+/// What `send` answers.
+pub(super) struct Answered {
+    pub(super) sent: Sent,
+    stamp: Value,
+    expires: Value,
+}

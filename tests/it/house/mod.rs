@@ -1,0 +1,137 @@
+//! A server on a store that remembers what was done to it, with tools made for these tests.
+
+mod client;
+mod store;
+mod tools;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use mcp_messaging::{
+    http::{self, HttpConfig, HttpState, Stopper},
+    mcp::McpServer,
+    messaging::{MessagingService, Rules, Waiters},
+    telemetry::Metrics,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub(crate) use client::{Client, Reply, post};
+pub(crate) use store::{Did, Store};
+
+/// One worker, so that what happens is in one thread.
+pub(crate) struct House {
+    pub address: SocketAddr,
+    pub ops: Option<SocketAddr>,
+    pub store: Arc<Store>,
+    pub stop: CancellationToken,
+    pub stopper: Stopper,
+    tasks: TaskTracker,
+}
+
+pub(crate) fn quick() -> HttpConfig {
+    HttpConfig { workers: 1, keep_alive: Duration::from_millis(100), ..HttpConfig::default() }
+}
+
+pub(crate) fn rules() -> Rules {
+    Rules {
+        message_bytes: 1 << 20,
+        recipients: 100,
+        ttl: Duration::from_secs(300),
+        ttl_range: (Duration::from_secs(1), Duration::from_secs(86_400)),
+        max_wait: Duration::from_secs(300),
+        default_wait: Duration::from_secs(55),
+        lease: Duration::from_millis(400),
+        manual_lease: Duration::from_secs(60),
+        fetch_messages: 50,
+        fetch_bytes: 64 << 20,
+        presence: Duration::from_secs(300),
+        listed_inboxes: 100,
+    }
+}
+
+impl House {
+    pub(crate) fn open() -> Self {
+        Self::with(&quick(), false)
+    }
+
+    pub(crate) fn with(config: &HttpConfig, ops_apart: bool) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = http::bind(any, 64).unwrap();
+        let ops_listener = ops_apart.then(|| http::bind(any, 64).unwrap());
+        let address = listener.local_addr().unwrap();
+        let ops = ops_listener.as_ref().map(|listener| listener.local_addr().unwrap());
+        let (store, stop) = (Arc::new(Store::default()), CancellationToken::new());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let shared = Arc::new(config.clone());
+        let make_state = {
+            let (store, stop, metrics) = (Arc::clone(&store), stop.clone(), Arc::clone(&metrics));
+            move || {
+                let messaging = MessagingService::new(
+                    Arc::clone(&store) as _,
+                    Arc::new(rules()),
+                    Waiters::new(1000),
+                    TaskTracker::new(),
+                    Arc::clone(&metrics),
+                );
+                let tools = tools::registry(&messaging, &store);
+                let mcp =
+                    McpServer::new(tools, messaging.clone(), Arc::clone(&metrics), stop.clone());
+                HttpState {
+                    mcp,
+                    messaging,
+                    metrics: Arc::clone(&metrics),
+                    config: Arc::clone(&shared),
+                    stop: stop.clone(),
+                }
+            }
+        };
+        let (server, stopper) =
+            http::serve(vec![listener], ops_listener, config, make_state).unwrap();
+        let tasks = TaskTracker::new();
+        tasks.spawn(server);
+        Self { address, ops, store, stop, stopper, tasks }
+    }
+
+    /// Sends a whole request with a body and reads the whole response.
+    pub(crate) async fn post(&self, headers: &str, body: &str) -> Reply {
+        let mut client = Client::connect(self.address).await;
+        client.send(&post(headers, body)).await;
+        client.reply().await
+    }
+
+    /// The same in the latest revision, with what it wants in headers and body.
+    pub(crate) async fn modern(&self, method: &str, name: Option<&str>, params: &str) -> Reply {
+        let (headers, body) = modern(method, name, params);
+        self.post(&headers, &body).await
+    }
+
+    pub(crate) async fn close(self) {
+        self.stop.cancel();
+        self.stopper.stop().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+pub(crate) fn modern(method: &str, name: Option<&str>, params: &str) -> (String, String) {
+    let mut headers = format!("MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: {method}\r\n");
+    if let Some(name) = name {
+        headers = format!("{headers}Mcp-Name: {name}\r\n");
+    }
+    let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+    let comma = if params.is_empty() { "" } else { "," };
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{meta}{comma}{params}}}}}"#
+    );
+    (headers, body)
+}
+
+/// Waits until it is true, or fails after five seconds.
+pub(crate) async fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if is() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within five seconds: {what}");
+}

@@ -1,0 +1,253 @@
+//! Accepted means delivered, or the sender is told.
+
+use std::time::Duration;
+
+use mcp_messaging::{
+    model::{MessageId, MessageState},
+    queue::{FetchRequest, LeaseId, Outcome, Waiting},
+};
+
+use crate::support::{
+    Backend, Draft, LIMITS, anything, inbox, memory_backend_with, message, ms, secs,
+};
+
+for_each_backend!(
+    the_ledger_says_where_a_message_is,
+    the_ledger_is_in_the_order_of_sending,
+    a_stranger_has_an_empty_ledger,
+    what_was_given_back_counts_as_delivered,
+    an_expired_message_is_reported_until_its_sender_was_told,
+    each_expired_message_is_told_by_itself,
+    an_acknowledged_message_is_never_reported,
+    a_message_that_expired_in_the_middle_of_an_acknowledged_batch_is_reported,
+    a_message_that_expired_after_it_was_given_back_is_reported,
+    an_acknowledgement_under_the_lease_counts_though_the_message_expired_meanwhile,
+    a_sender_is_told_at_its_next_send,
+    a_sender_is_told_at_its_next_fetch,
+    a_sender_that_waits_learns_when_to_look_for_notices,
+    a_long_ledger_forgets_what_is_settled_first,
+);
+
+where_time_can_be_moved!(
+    a_ledger_forgets_after_its_life,
+    an_unread_message_of_a_day_is_still_reported,
+    nothing_unsettled_is_lost_without_saying_so,
+);
+
+async fn the_ledger_says_where_a_message_is(backend: Backend) {
+    let before = backend.ledger(&inbox("alice")).await.unwrap();
+    assert!(before.is_empty());
+    let id = backend.queue_up(&message("alice", "bob", "x")).await;
+    assert_eq!(backend.state("alice", id).await, Some(MessageState::Queued));
+    let (got, upto) = backend.lease("bob", &anything()).await;
+    assert_eq!(backend.state("alice", id).await, Some(MessageState::Delivered));
+    backend.ack(&inbox("bob"), upto).await.unwrap();
+    assert_eq!(backend.state("alice", id).await, Some(MessageState::Acknowledged));
+    let entry = backend.ledger(&inbox("alice")).await.unwrap().remove(0);
+    assert_eq!((entry.id, entry.recipient.expose()), (id, "bob"));
+    assert_eq!(entry.sent_at_ms, got[0].accepted_at_ms);
+}
+
+async fn the_ledger_is_in_the_order_of_sending(backend: Backend) {
+    let mut ids = Vec::new();
+    for n in 0..30 {
+        ids.push(backend.queue_up(&message("alice", ["bob", "carol"][n % 2], "x")).await);
+        backend.pass(ms(2)).await;
+    }
+    let entries = backend.ledger(&inbox("alice")).await.unwrap();
+    assert_eq!(entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), ids);
+}
+
+async fn a_stranger_has_an_empty_ledger(backend: Backend) {
+    assert!(backend.ledger(&inbox("nobody")).await.unwrap().is_empty());
+    assert!(backend.noticed("nobody").await.is_empty());
+    backend.notices_told(&inbox("nobody"), &[MessageId::new()]).await.unwrap();
+}
+
+async fn what_was_given_back_counts_as_delivered(backend: Backend) {
+    let id = backend.queue_up(&message("alice", "bob", "x")).await;
+    let request = anything();
+    backend.lease("bob", &request).await;
+    backend.release(&inbox("bob"), request.lease).await.unwrap();
+    assert_eq!(backend.state("alice", id).await, Some(MessageState::Delivered));
+}
+
+async fn short(backend: &Backend, text: &str) -> MessageId {
+    backend.queue_up(&message("alice", "bob", text).living(ms(300))).await
+}
+
+async fn an_expired_message_is_reported_until_its_sender_was_told(backend: Backend) {
+    let id = short(&backend, "unread").await;
+    assert!(backend.noticed("alice").await.is_empty());
+    backend.pass(ms(600)).await;
+    assert_eq!(backend.state("alice", id).await, Some(MessageState::Expired));
+    for _ in 0..2 {
+        let notices = backend.notices(&inbox("alice")).await.unwrap();
+        assert_eq!(notices.len(), 1);
+        assert_eq!((notices[0].id, notices[0].recipient.expose()), (id, "bob"));
+        assert!(notices[0].sent_at_ms > 1_600_000_000_000);
+    }
+    backend.notices_told(&inbox("alice"), &[id]).await.unwrap();
+    assert!(backend.noticed("alice").await.is_empty());
+    assert_eq!(backend.state("alice", id).await, Some(MessageState::Expired));
+}
+
+async fn each_expired_message_is_told_by_itself(backend: Backend) {
+    let first = short(&backend, "1").await;
+    backend.pass(ms(5)).await;
+    let second = short(&backend, "2").await;
+    let lives = backend.queue_up(&message("alice", "bob", "lives")).await;
+    backend.pass(ms(600)).await;
+    assert_eq!(backend.noticed("alice").await, [first, second]);
+    backend.notices_told(&inbox("alice"), &[first, lives]).await.unwrap();
+    assert_eq!(backend.noticed("alice").await, [second]);
+    backend.notices_told(&inbox("alice"), &[second]).await.unwrap();
+    assert!(backend.noticed("alice").await.is_empty());
+    assert_eq!(backend.state("alice", lives).await, Some(MessageState::Queued));
+}
+
+async fn an_acknowledged_message_is_never_reported(backend: Backend) {
+    let id = short(&backend, "read").await;
+    backend.drain("bob").await;
+    backend.pass(ms(600)).await;
+    assert!(backend.noticed("alice").await.is_empty());
+    assert_eq!(backend.state("alice", id).await, Some(MessageState::Acknowledged));
+}
+
+async fn a_message_that_expired_in_the_middle_of_an_acknowledged_batch_is_reported(
+    backend: Backend,
+) {
+    backend.queue_up(&message("alice", "bob", "first")).await;
+    let id = short(&backend, "short").await;
+    backend.queue_up(&message("alice", "bob", "last")).await;
+    backend.pass(ms(600)).await;
+    assert_eq!(backend.texts("bob").await, ["first", "last"]);
+    assert_eq!(backend.state("alice", id).await, Some(MessageState::Expired));
+    assert_eq!(backend.noticed("alice").await, [id]);
+}
+
+async fn a_message_that_expired_after_it_was_given_back_is_reported(backend: Backend) {
+    let id = backend.queue_up(&message("alice", "bob", "x").living(ms(800))).await;
+    let request = anything();
+    backend.lease("bob", &request).await;
+    backend.release(&inbox("bob"), request.lease).await.unwrap();
+    backend.pass(ms(1_100)).await;
+    assert_eq!(backend.noticed("alice").await, [id]);
+    assert_eq!(backend.state("alice", id).await, Some(MessageState::Expired));
+}
+
+async fn an_acknowledgement_under_the_lease_counts_though_the_message_expired_meanwhile(
+    backend: Backend,
+) {
+    let id = backend.queue_up(&message("alice", "bob", "x").living(ms(500))).await;
+    let (_, upto) = backend.lease("bob", &anything()).await;
+    backend.pass(ms(800)).await;
+    // Nobody gets it any more, but the first reader has it.
+    assert!(!matches!(backend.look("bob").await.outcome, Outcome::Messages(_)));
+    assert_eq!(backend.state("alice", id).await, Some(MessageState::Delivered));
+    assert!(backend.noticed("alice").await.is_empty());
+    backend.ack(&inbox("bob"), upto).await.unwrap();
+    assert_eq!(backend.state("alice", id).await, Some(MessageState::Acknowledged));
+    assert!(backend.noticed("alice").await.is_empty());
+}
+
+/// Notices may be found a few seconds late.
+async fn soon(backend: &Backend, mut due: impl AsyncFnMut() -> bool) {
+    for _ in 0..60 {
+        if due().await {
+            return;
+        }
+        backend.pass(ms(100)).await;
+    }
+    panic!("told within 6 s");
+}
+
+async fn a_sender_is_told_at_its_next_send(backend: Backend) {
+    assert!(!backend.post(&message("alice", "carol", "x")).await.notices_due);
+    let id = short(&backend, "unread").await;
+    backend.pass(ms(600)).await;
+    soon(&backend, async || backend.post(&message("alice", "carol", "x")).await.notices_due).await;
+    assert_eq!(backend.noticed("alice").await, [id]);
+    backend.notices_told(&inbox("alice"), &[id]).await.unwrap();
+    assert!(!backend.post(&message("alice", "carol", "x")).await.notices_due);
+}
+
+async fn a_sender_is_told_at_its_next_fetch(backend: Backend) {
+    let id = short(&backend, "unread").await;
+    assert!(!backend.look("alice").await.notices_due);
+    backend.pass(ms(600)).await;
+    soon(&backend, async || backend.look("alice").await.notices_due).await;
+    assert_eq!(backend.noticed("alice").await, [id]);
+    backend.notices_told(&inbox("alice"), &[id]).await.unwrap();
+    assert!(!backend.look("alice").await.notices_due);
+}
+
+async fn a_sender_that_waits_learns_when_to_look_for_notices(backend: Backend) {
+    short(&backend, "unread").await;
+    let call = LeaseId::new();
+    let request = |first| {
+        let waiting = Waiting { remaining: secs(30), session: None, call, first };
+        FetchRequest { waiting: Some(waiting), ..anything() }
+    };
+    let mut fetched = backend.fetch(&inbox("alice"), &request(true)).await.unwrap();
+    let mut slept = Duration::ZERO;
+    while !fetched.notices_due {
+        assert!(slept < secs(7), "told soon after the message expired");
+        let due = fetched.due.expect("when the message expires").max(ms(1));
+        slept += due;
+        backend.pass(due).await;
+        fetched = backend.fetch(&inbox("alice"), &request(false)).await.unwrap();
+    }
+    assert_eq!(backend.noticed("alice").await.len(), 1);
+}
+
+async fn a_long_ledger_forgets_what_is_settled_first(backend: Backend) {
+    let kept = backend.queue_up(&message("alice", "carol", "unread")).await;
+    for _ in 0..2 {
+        for _ in 0..LIMITS.inbox_messages {
+            backend.queue_up(&message("alice", "bob", "x")).await;
+        }
+        backend.drain("bob").await;
+    }
+    let last = backend.queue_up(&message("alice", "carol", "last")).await;
+    let entries = backend.ledger(&inbox("alice")).await.unwrap();
+    // A store may forget in steps.
+    assert!(entries.len() as u64 <= LIMITS.ledger_entries + 100, "{}", entries.len());
+    assert_eq!(entries.first().map(|entry| entry.id), Some(kept));
+    assert_eq!(entries.last().map(|entry| entry.id), Some(last));
+}
+
+async fn a_ledger_forgets_after_its_life(backend: Backend) {
+    short(&backend, "unread").await;
+    backend.pass(secs(86_399)).await;
+    assert_eq!(backend.ledger(&inbox("alice")).await.unwrap().len(), 1);
+    assert_eq!(backend.noticed("alice").await.len(), 1);
+    backend.pass(secs(3)).await;
+    assert!(backend.ledger(&inbox("alice")).await.unwrap().is_empty());
+    assert!(backend.noticed("alice").await.is_empty());
+}
+
+async fn an_unread_message_of_a_day_is_still_reported(backend: Backend) {
+    let day = LIMITS.ledger_life;
+    let id = backend.queue_up(&message("alice", "bob", "patient").living(day)).await;
+    backend.pass(day + secs(3600)).await;
+    assert_eq!(backend.noticed("alice").await, [id]);
+}
+
+async fn nothing_unsettled_is_lost_without_saying_so(_: Backend) {
+    let backend =
+        memory_backend_with(mcp_messaging::queue::Limits { ledger_entries: 10, ..LIMITS });
+    let mut recorded = Vec::new();
+    for _ in 0..50 {
+        let sent = backend.post(&message("alice", "bob", "x")).await;
+        if !sent.unrecorded {
+            recorded.push(sent.id);
+        }
+    }
+    assert_eq!(recorded.len(), 40);
+    let entries = backend.ledger(&inbox("alice")).await.unwrap();
+    assert_eq!(entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), recorded);
+    assert_eq!(backend.drain("bob").await.len(), 50);
+    assert!(!backend.post(&message("alice", "bob", "x")).await.unrecorded);
+    assert!(backend.ledger(&inbox("alice")).await.unwrap().len() <= 10);
+}

@@ -1,0 +1,34 @@
+//! What the tests stand on.
+
+mod backend;
+mod people;
+mod redis_server;
+mod replica;
+
+pub(crate) use backend::{
+    Backend, LIMITS, anything, memory_backend, memory_backend_with, redis_backend, texts_of, wakes,
+};
+pub(crate) use people::{Draft, inbox, message, ms, secs, tenant};
+pub(crate) use redis_server::{Persistence, RedisServer, Reply};
+pub(crate) use replica::{Agent, Replica, texts};
+
+/// Runs every law on every backend.
+macro_rules! for_each_backend {
+    ($($law:ident),* $(,)?) => {
+        mod on_memory {
+            $( #[tokio::test] async fn $law() { super::$law(crate::support::memory_backend()).await; } )*
+        }
+        mod on_redis {
+            $( #[tokio::test] async fn $law() { super::$law(crate::support::redis_backend().await).await; } )*
+        }
+    };
+}
+
+/// Runs laws that need hours or a minute: only where time can be moved.
+macro_rules! where_time_can_be_moved {
+    ($($law:ident),* $(,)?) => {
+        mod on_memory_over_time {
+            $( #[tokio::test] async fn $law() { super::$law(crate::support::memory_backend()).await; } )*
+        }
+    };
+}

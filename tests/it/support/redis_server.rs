@@ -1,0 +1,187 @@
+//! A redis-server of one's own.
+
+use std::{
+    fmt::Write as _,
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// What survives a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Persistence {
+    /// Nothing.
+    None,
+    /// Everything that was answered.
+    AppendOnly,
+}
+
+/// A private server on a free port of 127.0.0.1, which ends with this value.
+pub(crate) struct RedisServer {
+    port: u16,
+    persistence: Persistence,
+    arguments: Vec<String>,
+    dir: TempDir,
+    process: Option<Child>,
+}
+
+/// An answer in the Redis protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// A status or a string.
+    Text(String),
+    /// An error, with its code.
+    Error(String),
+    /// A number.
+    Integer(i64),
+    /// Several answers.
+    Array(Vec<Reply>),
+    /// Nothing.
+    Nil,
+}
+
+impl RedisServer {
+    /// A server that answers.
+    pub(crate) fn start(persistence: Persistence) -> Self {
+        Self::start_with(persistence, &[])
+    }
+
+    /// A server with more arguments.
+    pub(crate) fn start_with(persistence: Persistence, arguments: &[&str]) -> Self {
+        let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+        // Somebody else may take the port between our look and the server's: then try another.
+        for _ in 0..10 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let dir = tempfile::tempdir().unwrap();
+            let arguments = arguments.clone();
+            let mut server = Self { port, persistence, arguments, dir, process: None };
+            if server.run() {
+                return server;
+            }
+        }
+        panic!("redis-server does not start");
+    }
+
+    /// Starts the process. `false`: it ended at once.
+    fn run(&mut self) -> bool {
+        let append = match self.persistence {
+            Persistence::None => "no",
+            Persistence::AppendOnly => "yes",
+        };
+        let spawned = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--appendonly", append, "--appendfsync", "always", "--dir"])
+            .arg(self.dir.path())
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let process = spawned.unwrap_or_else(|error| {
+            panic!("redis-server 7.0 or later is needed (apt-get install redis-server): {error}")
+        });
+        let process = self.process.insert(process);
+        let patience = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < patience {
+            if process.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if ask(self.port, &["PING"]).is_ok_and(|reply| reply == Reply::Text("PONG".into())) {
+                return true;
+            }
+            sleep(Duration::from_millis(5));
+        }
+        panic!("redis-server does not answer");
+    }
+
+    /// Where it listens.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it at once, as a crash would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // It may have ended by itself.
+            drop(process.kill());
+            process.wait().unwrap();
+        }
+    }
+
+    /// Starts it again, on the same port, with what persistence kept.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        assert!(self.run(), "redis-server starts again");
+    }
+
+    /// Says a command, on a connection of its own.
+    pub(crate) fn command(&self, words: &[&str]) -> Reply {
+        ask(self.port, words).expect("an answer from redis-server")
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn ask(port: u16, words: &[&str]) -> std::io::Result<Reply> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut request = format!("*{}\r\n", words.len());
+    for word in words {
+        write!(request, "${}\r\n{word}\r\n", word.len()).unwrap();
+    }
+    stream.write_all(request.as_bytes())?;
+    read(&mut BufReader::new(stream))
+}
+
+fn read(stream: &mut impl BufRead) -> std::io::Result<Reply> {
+    let mut line = String::new();
+    stream.read_line(&mut line)?;
+    let line = line.trim_end();
+    let broken = || std::io::Error::other(format!("not the Redis protocol: {line:?}"));
+    let number = || line.get(1..).and_then(|text| text.parse::<i64>().ok()).ok_or_else(broken);
+    Ok(match line.chars().next() {
+        Some('+') => Reply::Text(line[1..].to_owned()),
+        Some('-') => Reply::Error(line[1..].to_owned()),
+        Some(':') => Reply::Integer(number()?),
+        Some('$') => match usize::try_from(number()?) {
+            Err(_) => Reply::Nil,
+            Ok(len) => {
+                let mut bytes = vec![0; len + 2];
+                stream.read_exact(&mut bytes)?;
+                bytes.truncate(len);
+                Reply::Text(String::from_utf8_lossy(&bytes).into_owned())
+            }
+        },
+        Some('*') => match usize::try_from(number()?) {
+            Err(_) => Reply::Nil,
+            Ok(len) => Reply::Array((0..len).map(|_| read(stream)).collect::<Result<_, _>>()?),
+        },
+        Some(_) | None => return Err(broken()),
+    })
+}
+
+#[test]
+fn a_private_server_keeps_over_a_crash_what_it_was_told_to_keep() {
+    let mut kept = RedisServer::start(Persistence::AppendOnly);
+    let mut lost = RedisServer::start(Persistence::None);
+    assert_ne!(kept.url(), lost.url());
+    for server in [&mut kept, &mut lost] {
+        assert_eq!(server.command(&["SET", "key", "value"]), Reply::Text("OK".into()));
+        server.kill();
+        server.restart();
+    }
+    assert_eq!(kept.command(&["GET", "key"]), Reply::Text("value".into()));
+    assert_eq!(lost.command(&["GET", "key"]), Reply::Nil);
+    assert_eq!(lost.command(&["RPUSH", "list", "a", "b"]), Reply::Integer(2));
+    let both = Reply::Array(vec![Reply::Text("a".into()), Reply::Text("b".into())]);
+    assert_eq!(lost.command(&["LRANGE", "list", "0", "-1"]), both);
+    assert!(matches!(lost.command(&["NONSENSE"]), Reply::Error(text) if text.starts_with("ERR")));
+}

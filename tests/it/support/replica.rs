@@ -1,0 +1,228 @@
+//! The real server as a process, and agents that talk to it.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+/// A server process on a free port, ended with this value.
+pub(crate) struct Replica {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Replica {
+    /// A server with these variables beside the defaults; it listens when this returns.
+    pub(crate) fn start(variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-messaging"));
+        command.env_clear().env("MCP_SERVER_PORT", "0").env("MCP_SERVER_HOST", "127.0.0.1");
+        command.env("MCP_MESSAGING__HTTP__WORKERS", "1").env("MCP_MESSAGING__LOG__FORMAT", "json");
+        command.envs(variables.iter().copied());
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let address = loop {
+            let line = lines.next().expect("the server listens").unwrap();
+            let Ok(line) = serde_json::from_str::<Value>(&line) else {
+                panic!("the server does not start: {line}");
+            };
+            if line["message"].as_str().is_some_and(|text| text.starts_with("serving MCP")) {
+                break line["address"].as_str().unwrap().parse().unwrap();
+            }
+        };
+        // Somebody must read on, or the server would block on a full pipe.
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                eprintln!("{line}");
+            }
+        });
+        Self { process, address }
+    }
+
+    /// A server on this Redis, ready.
+    pub(crate) async fn on(redis: &str) -> Self {
+        Self::with(redis, &[]).await
+    }
+
+    /// A server on this Redis with more variables, ready.
+    pub(crate) async fn with(redis: &str, variables: &[(&str, &str)]) -> Self {
+        let variables: Vec<_> = [&[("REDIS_URL", redis)], variables].concat();
+        let replica = Self::start(&variables);
+        replica.ready(Duration::from_secs(15)).await;
+        replica
+    }
+
+    /// Waits until it says that it is ready.
+    pub(crate) async fn ready(&self, within: Duration) {
+        let patience = Instant::now() + within;
+        loop {
+            let (status, said) = self.get("/readyz").await;
+            if status == 200 {
+                return;
+            }
+            assert!(Instant::now() < patience, "not ready: {status} {said}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Status and body of a GET.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let answer = reqwest::get(format!("http://{}{path}", self.address)).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    /// A count without labels.
+    pub(crate) async fn metric(&self, name: &str) -> usize {
+        let (_, text) = self.get("/metrics").await;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no metric {name}")).parse().unwrap()
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself.
+        drop(self.process.kill());
+        self.process.wait().unwrap();
+    }
+
+    /// Asks it to end, as Kubernetes does.
+    pub(crate) fn terminate(&self) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self, within: Duration) -> ExitStatus {
+        let patience = Instant::now() + within;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < patience, "the server does not end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// An agent that talks to this server.
+    pub(crate) fn agent(&self, id: &str) -> Agent {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+        Agent {
+            id: id.to_owned(),
+            url: format!("http://{}/mcp", self.address),
+            http,
+            session: None,
+        }
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A client of the tools.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    pub(crate) id: String,
+    pub(crate) url: String,
+    pub(crate) http: reqwest::Client,
+    pub(crate) session: Option<String>,
+}
+
+impl Agent {
+    /// The result of a JSON-RPC request, whether it came as JSON or as a stream.
+    pub(crate) async fn request(
+        &self,
+        id: u64,
+        method: &str,
+        params: Value,
+    ) -> Result<Value, String> {
+        let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        let mut request = self
+            .http
+            .post(&self.url)
+            .header("accept", "application/json, text/event-stream")
+            .json(&body);
+        if let Some(session) = &self.session {
+            request = request.header("mcp-session-id", session);
+        }
+        let answer = request.send().await.map_err(|error| format!("{error:?}"))?;
+        let text = answer.text().await.map_err(|error| format!("{error:?}"))?;
+        let json = match text.lines().find_map(|line| line.strip_prefix("data: ")) {
+            Some(data) => data,
+            None => &text,
+        };
+        let answer: Value =
+            serde_json::from_str(json).map_err(|_| format!("no answer: {text:?}"))?;
+        match answer.get("result") {
+            Some(result) => Ok(result.clone()),
+            None => Err(answer["error"].to_string()),
+        }
+    }
+
+    /// The whole result of a tool call.
+    pub(crate) async fn try_call(&self, tool: &str, arguments: Value) -> Result<Value, String> {
+        self.request(1, "tools/call", json!({"name": tool, "arguments": arguments})).await
+    }
+
+    /// The structured content of a tool call that succeeds.
+    pub(crate) async fn call(&self, tool: &str, arguments: Value) -> Value {
+        let result = self.try_call(tool, arguments).await.unwrap();
+        assert_eq!(result["isError"], false, "{result}");
+        result["structuredContent"].clone()
+    }
+
+    /// Sends a text; its message id.
+    pub(crate) async fn send(&self, to: &str, text: &str) -> String {
+        let sent = self
+            .call(
+                "send_message",
+                json!({"sender_id": self.id, "recipient_id": to, "message": text}),
+            )
+            .await;
+        sent["results"][0]["message_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Fetches, waiting so many seconds.
+    pub(crate) async fn fetch(&self, wait: u64) -> Value {
+        self.call("get_messages", json!({"client_id": self.id, "wait_seconds": wait})).await
+    }
+
+    /// The texts that a fetch brings.
+    pub(crate) async fn texts(&self, wait: u64) -> Vec<String> {
+        texts(&self.fetch(wait).await)
+    }
+
+    /// Asks and waits.
+    pub(crate) async fn ask(&self, whom: &str, text: &str, timeout: u64) -> Value {
+        let arguments = json!({"sender_id": self.id, "recipient_id": whom, "message": text, "timeout": timeout});
+        self.call("send_message_and_wait", arguments).await
+    }
+
+    /// Opens a protocol session, as clients before 2026-07-28 do.
+    pub(crate) async fn initialize(&mut self) {
+        let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+            "protocolVersion": "2025-06-18", "capabilities": {},
+            "clientInfo": {"name": "test", "version": "1"}}});
+        let answer = self
+            .http
+            .post(&self.url)
+            .header("accept", "application/json, text/event-stream")
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
+        let session = answer.headers()["mcp-session-id"].to_str().unwrap();
+        self.session = Some(session.to_owned());
+    }
+}
+
+/// The texts in the structured content of `get_messages`.
+pub(crate) fn texts(fetched: &Value) -> Vec<String> {
+    let messages = fetched["messages"].as_array().unwrap();
+    messages.iter().map(|message| message["text"].as_str().unwrap().to_owned()).collect()
+}
