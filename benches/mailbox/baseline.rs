@@ -14,7 +14,7 @@ use fred::{
     types::{Builder, ClusterHash, CustomCommand, Value, config::Config},
 };
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
@@ -50,6 +50,9 @@ pub(crate) fn serve_canned(port: u16, workers: usize) -> Outcome<()> {
     )?;
     Ok(())
 }
+
+/// The result of a send.
+const QUEUED: &str = r#"{"content":[{"type":"text","text":"queued"}],"structuredContent":{"status":"queued"},"isError":false}"#;
 
 type Waiters = Arc<Mutex<HashMap<String, Arc<Notify>>>>;
 
@@ -122,24 +125,17 @@ struct Arguments {
 async fn post(body: web::Bytes, spike: web::Data<Spike>) -> actix_web::Result<HttpResponse> {
     let request: Request<'_> = serde_json::from_slice(&body)?;
     let Params { name, arguments } = request.params;
-    let result = match name.as_str() {
-        "send_message" => {
-            let to = arguments.recipient_id.unwrap_or_default();
-            let message = arguments.message.unwrap_or_default();
-            spike.send(&to, message).await?;
-            r#"{"content":[{"type":"text","text":"queued"}],"structuredContent":{"status":"queued"},"isError":false}"#.to_owned()
-        }
-        _ => {
-            let client = arguments.client_id.unwrap_or_default();
-            let wait = Duration::from_secs(arguments.wait_seconds.unwrap_or_default());
-            let found = spike.wait(client, wait).await?;
-            let texts: Vec<_> =
-                found.iter().map(|text| serde_json::json!({ "text": text })).collect();
-            let texts = serde_json::to_string(&texts)?;
-            format!(
-                r#"{{"content":[],"structuredContent":{{"messages":{texts}}},"isError":false}}"#
-            )
-        }
+    let result = if name == "send_message" {
+        let to = arguments.recipient_id.unwrap_or_default();
+        spike.send(&to, arguments.message.unwrap_or_default()).await?;
+        QUEUED.to_owned()
+    } else {
+        let client = arguments.client_id.unwrap_or_default();
+        let wait = Duration::from_secs(arguments.wait_seconds.unwrap_or_default());
+        let found = spike.wait(client, wait).await?;
+        let texts: Vec<_> = found.iter().map(|text| json!({ "text": text })).collect();
+        let texts = serde_json::to_string(&texts)?;
+        format!(r#"{{"content":[],"structuredContent":{{"messages":{texts}}},"isError":false}}"#)
     };
     let id = request.id;
     let answer = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);

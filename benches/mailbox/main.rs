@@ -254,8 +254,7 @@ impl Bench {
         let mailbox = self.mailbox(Some(&redis)).await?;
         let target =
             |name, server, redis, asking| Target { name, server, redis, load: Load::Ask(asking) };
-        let mut targets =
-            vec![target("spike (two calls)", &spike, Some(&bare), Asking::TwoCalls)];
+        let mut targets = vec![target("spike (two calls)", &spike, Some(&bare), Asking::TwoCalls)];
         if self.options.with(Store::Redis) {
             targets.push(target("mailbox in Redis", &mailbox, Some(&redis), Asking::OneCall));
         }
