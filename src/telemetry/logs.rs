@@ -12,7 +12,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::spans;
+use super::{json_lines::JsonLines, spans};
 
 /// How long the last spans may take to leave at shutdown.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
@@ -89,7 +89,7 @@ impl Telemetry {
         };
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let lines: Box<dyn Layer<Registry> + Send + Sync> = if json {
-            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+            lines.event_format(JsonLines).boxed()
         } else {
             lines.with_target(false).boxed()
         };
