@@ -102,10 +102,12 @@ impl Telemetry {
                 .with_threads(false)
                 .with_filter(Targets::new().with_target(spans::TARGET, LevelFilter::INFO))
         });
-        tracing_subscriber::registry()
-            .with(lines.with_filter(filter))
-            .with(exporting)
-            .try_init()?;
+        let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+        match exporting {
+            Some(exporting) => subscriber.with(exporting).try_init()?,
+            // A layer that is `None` has no filter either: every span would be made for nobody.
+            None => subscriber.try_init()?,
+        }
         Ok(Self { spans: provider })
     }
 
