@@ -55,11 +55,14 @@ enum Routes {
 impl Routes {
     fn register(self, app: &mut ServiceConfig) {
         if self != Self::Ops {
-            app.service(
-                web::resource(["/mcp", "/mcp/"])
-                    .route(web::post().to(mcp_endpoint::post))
-                    .default_service(web::to(mcp_endpoint::method_not_allowed)),
-            );
+            // One resource each: a list of paths is matched by regular expression, a path by bytes.
+            for path in ["/mcp", "/mcp/"] {
+                app.service(
+                    web::resource(path)
+                        .route(web::post().to(mcp_endpoint::post))
+                        .default_service(web::to(mcp_endpoint::method_not_allowed)),
+                );
+            }
             app.service(
                 web::resource("/api/sessions")
                     .route(web::get().to(sessions::get))

@@ -13,7 +13,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::spans;
+use super::{json_lines::JsonLines, spans};
 
 /// How long the last spans may take to leave at shutdown.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
@@ -91,7 +91,7 @@ impl Telemetry {
         };
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let lines: Box<dyn Layer<Registry> + Send + Sync> = if json {
-            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+            lines.event_format(JsonLines).boxed()
         } else {
             lines.with_target(false).boxed()
         };
@@ -110,10 +110,12 @@ impl Telemetry {
                 .with_threads(false)
                 .with_filter(Targets::new().with_target(spans::TARGET, LevelFilter::INFO))
         });
-        tracing_subscriber::registry()
-            .with(lines.with_filter(filter))
-            .with(exporting)
-            .try_init()?;
+        let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+        match exporting {
+            Some(exporting) => subscriber.with(exporting).try_init()?,
+            // A layer that is `None` has no filter either: every span would be made for nobody.
+            None => subscriber.try_init()?,
+        }
         Ok(Self { spans: provider, _grpc: grpc })
     }
 

@@ -1,5 +1,6 @@
 //! Logs, metrics and traces. A leaf: the layers call named methods, none of them names a library.
 
+mod json_lines;
 mod logs;
 mod metrics;
 mod spans;

@@ -1,6 +1,8 @@
 //! Every name in Redis. `migrations/KEYSPACE.md` says what stands under each.
 
-use fred::types::Value;
+use std::ops::Range;
+
+use fred::{bytes::Bytes, types::Value};
 
 use crate::{
     model::{Inbox, MessageId, Tenant},
@@ -32,57 +34,78 @@ fn slot_of(tag: &str) -> u16 {
     crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes()) % 16384
 }
 
-/// The keys of one inbox.
+/// The last letters of the keys of an inbox, in the order in which they stand in [`InboxKeys`].
+const PARTS: &[u8; 6] = b"qmwrxl";
+
+/// The keys of one inbox, its name and its channel, in one buffer: each is a slice of it, which
+/// costs no allocation, and neither do the copies that the client library makes of it.
 pub(super) struct InboxKeys {
     /// Its bucket.
     pub(super) bucket: u8,
-    prefix: String,
+    buffer: Bytes,
+    /// How long each key is, and where the name stands in the first one.
+    len: usize,
+    name: Range<usize>,
 }
 
 impl InboxKeys {
     pub(super) fn new(inbox: &Inbox) -> Self {
-        let bucket = bucket_of(inbox.name().as_bytes());
-        Self { bucket, prefix: format!("mb1:{{b{bucket}}}:{}:", inbox.name()) }
+        let name = inbox.name().as_bytes();
+        let bucket = bucket_of(name);
+        let channel = channel(bucket);
+        // The channel is `mb1:{b4}:ch`: a key begins as it does.
+        let begin = channel.len() - 2;
+        let len = begin + name.len() + 2;
+        let mut buffer = Vec::with_capacity(len * PARTS.len() + channel.len());
+        for part in PARTS {
+            buffer.extend_from_slice(&channel.as_bytes()[..begin]);
+            buffer.extend_from_slice(name);
+            buffer.extend_from_slice(&[b':', *part]);
+        }
+        buffer.extend_from_slice(channel.as_bytes());
+        Self { bucket, buffer: buffer.into(), len, name: begin..begin + name.len() }
     }
 
-    fn key(&self, part: &str) -> Value {
-        let mut key = String::with_capacity(self.prefix.len() + part.len());
-        key.push_str(&self.prefix);
-        key.push_str(part);
-        Value::String(key.into())
+    fn key(&self, position: usize) -> Value {
+        Value::Bytes(self.buffer.slice(position * self.len..(position + 1) * self.len))
     }
 
     /// List: header, body, header, body ...
     pub(super) fn queue(&self) -> Value {
-        self.key("q")
+        self.key(0)
     }
     /// Hash: counters, lease, presence.
     pub(super) fn meta(&self) -> Value {
-        self.key("m")
+        self.key(1)
     }
     /// Hash: open waits and questions handed out.
     pub(super) fn waits(&self) -> Value {
-        self.key("w")
+        self.key(2)
     }
     /// Hash: parked replies.
     pub(super) fn replies(&self) -> Value {
-        self.key("r")
+        self.key(3)
     }
     /// List: exceptions to the acknowledged stamp.
     pub(super) fn exceptions(&self) -> Value {
-        self.key("x")
+        self.key(4)
     }
     /// List: the ledger of what its owner sent.
     pub(super) fn ledger(&self) -> Value {
-        self.key("l")
+        self.key(5)
     }
     /// String: an idempotency marker.
     pub(super) fn marker(&self, key: &[u8; 16]) -> Value {
-        let mut name = Vec::with_capacity(self.prefix.len() + 18);
-        name.extend_from_slice(self.prefix.as_bytes());
-        name.extend_from_slice(b"d:");
-        name.extend_from_slice(key);
-        Value::Bytes(name.into())
+        let prefix = &self.buffer[..self.len - 1];
+        Value::Bytes([prefix, b"d:", key].concat().into())
+    }
+    /// The name of the inbox.
+    pub(super) fn name(&self) -> Value {
+        Value::Bytes(self.buffer.slice(self.name.clone()))
+    }
+    /// Its wake channel.
+    pub(super) fn channel(&self) -> Value {
+        Value::Bytes(self.buffer.slice(self.len * PARTS.len()..))
     }
 
     /// `q m w r x`, the order in which the functions take them.
@@ -181,6 +204,13 @@ mod tests {
         assert_eq!(bucket, bucket_of(b"default/alice"));
         assert_eq!(keys.queue().as_str().unwrap(), format!("mb1:{{b{bucket}}}:default/alice:q"));
         assert_eq!(channel(bucket), format!("mb1:{{b{bucket}}}:ch"));
+        assert_eq!(keys.channel().as_str().unwrap(), channel(bucket));
+        assert_eq!(keys.name().as_str().unwrap(), "default/alice");
+        let marker = keys.marker(b"0123456789abcdef");
+        assert_eq!(
+            marker.as_str().unwrap(),
+            format!("mb1:{{b{bucket}}}:default/alice:d:0123456789abcdef")
+        );
         assert_eq!(inbox_of(&keys.meta().as_str().unwrap()).unwrap().name(), "default/alice");
     }
 

@@ -158,8 +158,8 @@ impl RedisQueue {
     }
 
     /// Channel, inbox, options: what a function that wakes takes.
-    fn wake(&self, inbox: &Inbox, keys: &InboxKeys) -> [Value; 3] {
-        [text(&keys::channel(keys.bucket)), text(inbox.name()), self.options()]
+    fn wake(&self, keys: &InboxKeys) -> [Value; 3] {
+        [keys.channel(), keys.name(), self.options()]
     }
 
     async fn call(
@@ -194,7 +194,7 @@ impl QueueBackend for RedisQueue {
                 i64::from(waiting.first),
             ),
         };
-        let [channel, name, options] = self.wake(inbox, &keys);
+        let [channel, name, options] = self.wake(&keys);
         let args = vec![
             count(request.max_messages as u64),
             count(request.max_bytes as u64),
@@ -235,7 +235,7 @@ impl QueueBackend for RedisQueue {
     async fn ack(&self, inbox: &Inbox, upto: Stamp) -> Result<u64, QueueError> {
         let keys = InboxKeys::new(inbox);
         let names = vec![keys.queue(), keys.meta(), keys.exceptions()];
-        let [channel, name, options] = self.wake(inbox, &keys);
+        let [channel, name, options] = self.wake(&keys);
         let args = vec![count(upto.0), channel, name, options];
         let value = self.call(Operation::Ack, keys.bucket, names, args).await?;
         Ok(u64::try_from(reply::integer(&value)?).unwrap_or_default())
@@ -243,7 +243,7 @@ impl QueueBackend for RedisQueue {
 
     async fn release(&self, inbox: &Inbox, lease: LeaseId) -> Result<bool, QueueError> {
         let keys = InboxKeys::new(inbox);
-        let [channel, name, options] = self.wake(inbox, &keys);
+        let [channel, name, options] = self.wake(&keys);
         let args = vec![bytes(lease.as_bytes()), channel, name, options];
         let value = self.call(Operation::Release, keys.bucket, vec![keys.meta()], args).await?;
         Ok(reply::integer(&value)? == 1)
@@ -304,7 +304,7 @@ impl QueueBackend for RedisQueue {
 
     async fn wait_close(&self, inbox: &Inbox, wait: MessageId) -> Result<(), QueueError> {
         let keys = InboxKeys::new(inbox);
-        let [channel, name, options] = self.wake(inbox, &keys);
+        let [channel, name, options] = self.wake(&keys);
         let args = vec![bytes(wait.as_bytes()), self.keep(), channel, name, options];
         self.call(Operation::WaitClose, keys.bucket, keys.all(), args).await?;
         Ok(())

@@ -95,11 +95,11 @@ impl RedisQueue {
         own: bool,
     ) -> Result<Answered, QueueError> {
         let recipient = InboxKeys::new(&message.recipient);
+        let sender = InboxKeys::new(&message.sender);
         let mut keys = recipient.all();
         let mut options = if self.store.clustered { SHARDED } else { 0 };
         if own {
             options |= OWN;
-            let sender = InboxKeys::new(&message.sender);
             keys.extend([sender.meta(), sender.ledger(), sender.waits()]);
         }
         let mut digest = Value::from_static_str("");
@@ -117,14 +117,14 @@ impl RedisQueue {
         let args = vec![
             bytes(message.id.as_bytes()),
             Value::Bytes(tail),
-            text(message.sender.name()),
-            text(message.recipient.name()),
+            sender.name(),
+            recipient.name(),
             in_reply_to,
             text(&message.text),
             millis(message.ttl),
             Value::Integer(i64::from(flags)),
             Value::Integer(options),
-            text(&keys::channel(recipient.bucket)),
+            recipient.channel(),
             count(limits.inbox_messages),
             count(limits.inbox_bytes),
             self.keep(),
