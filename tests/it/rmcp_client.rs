@@ -118,8 +118,8 @@ async fn everything(store: Store, lifecycle: &ClientLifecycleMode, revision: Pro
     // The mark follows the answer that it marks.
     let mut states = Value::Null;
     for _ in 0..200 {
-        let status = call(&alice, "message_status", json!({"sender_id": "alice"})).await;
-        let each = status["messages"].as_array().unwrap();
+        let told = call(&alice, "message_status", json!({"sender_id": "alice"})).await;
+        let each = told["messages"].as_array().unwrap();
         states = each.iter().map(|one| one["state"].clone()).collect();
         if states == json!(["acknowledged", "acknowledged"]) {
             break;

@@ -4,59 +4,74 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::support::{Agent, Persistence, RedisServer, Replica};
 
 const WORD: &str = "canary";
 
-/// All that we say of ourselves, and what everybody says at the usual level.
-const LEVELS: [&str; 2] = ["info,mcp_messaging=trace", "info"];
+/// All that we say of ourselves.
+const LOUD: &str = "info,mcp_messaging=trace";
+/// What everybody says as a rule.
+const USUAL: &str = "info";
 
 #[tokio::test]
-async fn nothing_that_a_client_says_is_in_the_log_or_the_metrics_with_memory() {
-    for level in LEVELS {
-        let mut replica = Replica::start(&[("LOG_LEVEL", level)]);
-        let secrets = say_everything(&replica).await;
-        metrics_are_clean(&replica, &secrets).await;
-        clean(&replica.ended_log(), &secrets);
-    }
+async fn nothing_that_a_client_says_is_logged_in_memory_when_we_say_all() {
+    with_memory(LOUD).await;
 }
 
 #[tokio::test]
-async fn nothing_that_a_client_says_is_in_the_log_or_the_metrics_with_redis() {
-    for level in LEVELS {
-        let mut redis = RedisServer::start(Persistence::None);
-        redis.command(&["CONFIG", "SET", "requirepass", "canary-password"]);
-        let url = redis.url().replace("redis://", "redis://:canary-password@");
-        let mut replica = Replica::with(&url, &[("LOG_LEVEL", level)]).await;
-        let wrong = redis.url().replace("redis://", "redis://:canary-wrong@");
-        let mut outside = Replica::start(&[("LOG_LEVEL", level), ("REDIS_URL", &wrong)]);
-        let secrets = say_everything(&replica).await;
-        let bystander = outside.agent("bystander").try_call("list_clients", json!({})).await;
-        without(&bystander.unwrap_err(), &secrets);
+async fn nothing_that_a_client_says_is_logged_in_memory_as_a_rule() {
+    with_memory(USUAL).await;
+}
 
-        // Without Redis every call fails, with its cause in the log.
-        let waiting = tokio::spawn({
-            let agent = replica.agent("canary-waits");
-            async move {
-                agent
-                    .try_call("get_messages", json!({"client_id": agent.id, "wait_seconds": 3}))
-                    .await
-            }
-        });
-        replica.waiters(1).await;
-        redis.kill();
-        say_everything_to_a_broken_store(&replica).await;
-        drop(waiting.await.unwrap());
-        metrics_are_clean(&replica, &secrets).await;
-        let log = replica.ended_log();
-        assert!(log.contains("tool call failed"), "the store failed, and that was said: {log}");
-        clean(&log, &secrets);
-        let log = outside.ended_log();
-        assert!(log.contains("not ready"), "{log}");
-        clean(&log, &secrets);
-    }
+#[tokio::test]
+async fn nothing_that_a_client_says_is_logged_over_redis_when_we_say_all() {
+    with_redis(LOUD).await;
+}
+
+#[tokio::test]
+async fn nothing_that_a_client_says_is_logged_over_redis_as_a_rule() {
+    with_redis(USUAL).await;
+}
+
+async fn with_memory(level: &str) {
+    let mut replica = Replica::start(&[("LOG_LEVEL", level)]);
+    let secrets = say_everything(&replica).await;
+    metrics_are_clean(&replica, &secrets).await;
+    clean(&replica.ended_log(), &secrets);
+}
+
+async fn with_redis(level: &str) {
+    let mut redis = RedisServer::start(Persistence::None);
+    redis.command(&["CONFIG", "SET", "requirepass", "canary-password"]);
+    let url = redis.url().replace("redis://", "redis://:canary-password@");
+    let mut replica = Replica::with(&url, &[("LOG_LEVEL", level)]).await;
+    let wrong = redis.url().replace("redis://", "redis://:canary-wrong@");
+    let mut outside = Replica::start(&[("LOG_LEVEL", level), ("REDIS_URL", &wrong)]);
+    let secrets = say_everything(&replica).await;
+    let bystander = outside.agent("bystander").try_call("list_clients", json!({})).await;
+    without(&bystander.unwrap_err(), &secrets);
+
+    // Without Redis every call fails, with its cause in the log.
+    let waiting = tokio::spawn({
+        let agent = replica.agent("canary-waits");
+        async move {
+            let arguments = json!({"client_id": agent.id, "wait_seconds": 3});
+            agent.try_call("get_messages", arguments).await
+        }
+    });
+    replica.waiters(1).await;
+    redis.kill();
+    say_everything_to_a_broken_store(&replica).await;
+    drop(waiting.await.unwrap());
+    metrics_are_clean(&replica, &secrets).await;
+    let log = replica.ended_log();
+    assert!(log.contains("tool call failed"), "the store failed, and that was said: {log}");
+    clean(&log, &secrets);
+    let log = outside.ended_log();
+    assert!(log.contains("not ready"), "{log}");
+    clean(&log, &secrets);
 }
 
 /// None of it is in what somebody may read who has no right to it.
@@ -299,19 +314,25 @@ async fn say_everything_to_a_broken_store(replica: &Replica) {
     });
     futures_util::future::join_all(all).await;
     let eve = replica.agent("eve");
-    for (tool, arguments) in [
+    let others = [
         ("get_messages", json!({"client_id": "eve"})),
         ("send_message", json!({"sender_id": "eve", "recipient_id": "eve", "message": "hi"})),
         ("checkin_client", json!({"client_id": "eve", "name": "eve"})),
         ("list_clients", json!({})),
-    ] {
-        match eve.try_call(tool, arguments).await {
-            Ok(result) => without(&result.to_string(), &[]),
-            Err(error) => without(&error, &[]),
+    ]
+    .map(|(tool, arguments)| {
+        let eve = &eve;
+        async move {
+            match eve.try_call(tool, arguments).await {
+                Ok(result) => without(&result.to_string(), &[]),
+                Err(error) => without(&error, &[]),
+            }
         }
-    }
+    });
+    futures_util::future::join_all(others).await;
     for path in ["/api/sessions", "/readyz"] {
-        let (status, said) = replica.get(path).await;
+        let asked = timeout(Duration::from_secs(10), replica.get(path)).await;
+        let (status, said) = asked.expect("an answer without Redis");
         assert_eq!(status, 503);
         without(&said, &[]);
     }

@@ -14,7 +14,7 @@ pub(crate) enum Store {
 /// Servers that are one to their users.
 pub(crate) struct Site {
     replicas: Vec<Replica>,
-    redis: Option<RedisServer>,
+    _redis: Option<RedisServer>,
 }
 
 impl Store {
@@ -26,14 +26,14 @@ impl Store {
     /// Servers with more variables.
     pub(crate) async fn with(self, variables: &[(&str, &str)]) -> Site {
         match self {
-            Self::Memory => Site { replicas: vec![Replica::start(variables)], redis: None },
+            Self::Memory => Site { replicas: vec![Replica::start(variables)], _redis: None },
             Self::Redis => {
                 let redis = RedisServer::start(Persistence::None);
                 let mut replicas = Vec::new();
                 for _ in 0..2 {
                     replicas.push(Replica::with(&redis.url(), variables).await);
                 }
-                Site { replicas, redis: Some(redis) }
+                Site { replicas, _redis: Some(redis) }
             }
         }
     }
@@ -48,17 +48,5 @@ impl Site {
     /// Another server, if there are two.
     pub(crate) fn there(&self) -> &Replica {
         &self.replicas[self.replicas.len() - 1]
-    }
-
-    /// Its Redis crashes, if it has one.
-    pub(crate) fn break_store(&mut self) {
-        if let Some(redis) = &mut self.redis {
-            redis.kill();
-        }
-    }
-
-    /// Ends the servers; everything that they logged.
-    pub(crate) fn ended_logs(&mut self) -> String {
-        self.replicas.iter_mut().map(Replica::ended_log).collect()
     }
 }
