@@ -48,8 +48,10 @@ pub enum StartError {
     #[error("metrics: {0}")]
     Metrics(String),
     /// A socket.
-    #[error("http.host and http.port: cannot listen on {address}: {cause}")]
+    #[error("{keys}: cannot listen on {address}: {cause}")]
     Listen {
+        /// The settings that say where.
+        keys: &'static str,
         /// Where.
         address: SocketAddr,
         /// Why not.
@@ -230,19 +232,20 @@ async fn run(config: &Config) -> Result<(), StartError> {
             }
         }
     };
-    let bind = |address| {
-        http::bind(address, BACKLOG).map_err(|cause| StartError::Listen { address, cause })
+    let bind = |keys, address| {
+        http::bind(address, BACKLOG).map_err(|cause| StartError::Listen { keys, address, cause })
     };
     let mut listeners = Vec::new();
     for address in config.listen()? {
-        match bind(address) {
+        match bind("http.host and http.port", address) {
             Ok(listener) => listeners.push(listener),
             // `localhost` names two loopback addresses, and a machine may have but one of them.
             Err(_) if !listeners.is_empty() && address.is_ipv6() => {}
             Err(error) => return Err(error),
         }
     }
-    let ops_listener = config.ops_listen()?.map(bind).transpose()?;
+    let ops_listener = config.ops_listen()?;
+    let ops_listener = ops_listener.map(|address| bind("ops.listen", address)).transpose()?;
     let endpoint = listeners.first().map(std::net::TcpListener::local_addr).transpose()?;
     let ops = ops_listener.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
     let (server, stopper) = http::serve(listeners, ops_listener, &http_config, make_state)?;
@@ -353,8 +356,11 @@ pub fn migrate(config: &Config) -> Result<(), StartError> {
 /// Prints the configuration in force, without secrets.
 ///
 /// # Errors
-/// None: a configuration that was read is usable.
+/// The URL of Redis is none; the rest was checked when it was read.
 pub fn check_config(config: &Config) -> Result<(), StartError> {
+    if config.backend() == Backend::Redis {
+        redis_settings(config).check()?;
+    }
     say(config.shown().trim_end());
     say("# usable");
     Ok(())

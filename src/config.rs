@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize, Serializer};
 pub const DEFAULTS: &str = include_str!("../deploy/config/default.toml");
 
 /// Short names of the environment, and the keys that they set.
-const SHORT_NAMES: [(&str, &str); 6] = [
+pub const SHORT_NAMES: [(&str, &str); 6] = [
     ("MCP_SERVER_HOST", "http.host"),
     ("MCP_SERVER_PORT", "http.port"),
     ("LOG_LEVEL", "log.level"),
@@ -29,7 +29,7 @@ const SHORT_NAMES: [(&str, &str); 6] = [
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A source does not parse, or a key is unknown or of the wrong type.
-    #[error("configuration: {0}")]
+    #[error("configuration: {}", one_line(.0))]
     Source(#[from] config::ConfigError),
     /// A value breaks a rule.
     #[error("configuration: {key} {problem}")]
@@ -39,6 +39,16 @@ pub enum ConfigError {
         /// What is wrong with it and what to do.
         problem: String,
     },
+}
+
+/// Where a file breaks and why, without the line of the file between them: it may hold a password.
+fn one_line(error: &config::ConfigError) -> String {
+    let text = error.to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    match (lines.next(), lines.next_back()) {
+        (Some(first), Some(last)) => format!("{first}: {last}"),
+        (first, _) => first.unwrap_or_default().to_owned(),
+    }
 }
 
 /// The whole configuration.
@@ -218,6 +228,13 @@ pub struct Log {
 /// What must hold, the key that it is about, and what to say if it does not.
 type Rule = (bool, &'static str, &'static str);
 
+/// Whether a URL is one of a Redis; its client would take any.
+fn names_redis(url: &str) -> bool {
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
+    let kind = scheme.strip_suffix("-cluster").or(scheme.strip_suffix("-sentinel"));
+    ["redis", "rediss", "valkey", "valkeys"].contains(&kind.unwrap_or(&scheme))
+}
+
 /// Which store holds the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
@@ -343,7 +360,7 @@ impl Config {
     }
 
     /// What each value must be by itself.
-    fn rules_of_values(&self) -> [Rule; 13] {
+    fn rules_of_values(&self) -> [Rule; 14] {
         let (l, h, r) = (&self.limits, &self.http, &self.redis);
         let one_of = |value: &str, words: &[&str]| words.contains(&value);
         let seconds = |value: f64| value.is_finite() && value > 0.0 && value <= 3600.0;
@@ -357,6 +374,11 @@ impl Config {
                 self.queue.backend != "redis" || !r.url.is_empty(),
                 "redis.url",
                 "(REDIS_URL) must be set when queue.backend is redis",
+            ),
+            (
+                r.url.is_empty() || names_redis(&r.url),
+                "redis.url",
+                "(REDIS_URL) must begin with redis://, rediss://, redis-cluster:// or redis-sentinel://",
             ),
             (
                 self.queue.backend != "memory" || r.url.is_empty(),
@@ -534,6 +556,8 @@ mod tests {
             (&[("MCP_MESSAGING__LIMITS__RECIPIENTS", "-1")], "limits.recipients"),
             (&[("QUEUE_BACKEND", "kafka")], "queue.backend"),
             (&[("QUEUE_BACKEND", "redis")], "REDIS_URL"),
+            (&[("REDIS_URL", "http://:hunter2@r:1")], "REDIS_URL"),
+            (&[("REDIS_URL", "r:1")], "REDIS_URL"),
             (&[("QUEUE_BACKEND", "memory"), ("REDIS_URL", "redis://r:1")], "queue.backend"),
             (&[("MCP_SERVER_HOST", "0.0.0.0")], "MCP_MESSAGING__AUTH__MODE"),
             (&[("MESSAGE_TTL_SECONDS", "0")], "messaging.ttl_seconds"),
@@ -543,6 +567,16 @@ mod tests {
             let said = problem(variables);
             assert!(said.contains(culprit), "{variables:?}: {said}");
             assert_eq!(said.lines().count(), 1, "{said}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_redis_is_known_by_its_url() {
+        for kind in
+            ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "valkey"]
+        {
+            let url = format!("{kind}://r:1");
+            assert_eq!(read(&[("REDIS_URL", &url)]).unwrap().backend(), Backend::Redis, "{url}");
         }
     }
 

@@ -5,7 +5,9 @@
 #[macro_use]
 mod support;
 
+mod bad_input;
 mod disconnect;
+mod documents;
 mod endpoint;
 mod faults;
 mod house;
@@ -13,5 +15,8 @@ mod layers;
 mod queue_contract;
 mod queue_model;
 mod replicas;
+mod rmcp_client;
+mod secrets;
 mod traces;
+mod upstream;
 mod wire;

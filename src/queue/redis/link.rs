@@ -66,9 +66,17 @@ impl std::fmt::Debug for RedisSettings {
 }
 
 impl RedisSettings {
+    /// Checks what can be checked without a connection.
+    ///
+    /// # Errors
+    /// The URL is none of Redis.
+    pub fn check(&self) -> Result<(), QueueError> {
+        self.config().map(|_config| ())
+    }
+
     fn config(&self) -> Result<Config, QueueError> {
         let mut config = Config::from_url(&self.url).map_err(|error| QueueError::Unavailable {
-            detail: format!("redis.url is not usable: {}", error.details()),
+            detail: format!("redis.url (REDIS_URL) is not usable: {}", error.details()),
         })?;
         config.version = RespVersion::RESP3;
         config.fail_fast = false;
@@ -86,7 +94,8 @@ impl RedisSettings {
 pub(super) struct Link {
     pub(super) client: Client,
     scripts: Arc<AtomicBool>,
-    retry_for: Duration,
+    /// Attempts of an operation end after this.
+    pub(super) retry_for: Duration,
     metrics: Arc<Metrics>,
 }
 

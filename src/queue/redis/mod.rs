@@ -395,7 +395,13 @@ impl QueueBackend for RedisQueue {
         };
         let mut scan = std::pin::pin!(scan.ready_chunks(256));
         let (mut seen, mut listed) = (HashSet::new(), Vec::new());
-        while let Some(keys) = scan.next().await {
+        // fred gives a scan no timeout of its own: without Redis it would wait for ever.
+        let patience = self.link.retry_for;
+        let next = async |scan: &mut _| {
+            let keys = tokio::time::timeout(patience, StreamExt::next(scan)).await;
+            keys.map_err(|_elapsed| QueueError::Timeout)
+        };
+        while let Some(keys) = next(&mut scan).await? {
             let mut inboxes = Vec::new();
             for key in keys {
                 let key =

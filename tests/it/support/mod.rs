@@ -5,6 +5,7 @@ mod people;
 mod proxy;
 mod redis_server;
 mod replica;
+mod site;
 
 pub(crate) use backend::{
     Backend, LIMITS, anything, memory_backend, memory_backend_with, redis_backend, texts_of, wakes,
@@ -13,6 +14,7 @@ pub(crate) use people::{Draft, inbox, message, ms, secs, tenant};
 pub(crate) use proxy::{Proxy, Weather};
 pub(crate) use redis_server::{Persistence, RedisServer, Reply};
 pub(crate) use replica::{Agent, Replica, texts};
+pub(crate) use site::{Site, Store};
 
 /// Runs every law on every backend.
 macro_rules! for_each_backend {
@@ -31,6 +33,18 @@ macro_rules! where_time_can_be_moved {
     ($($law:ident),* $(,)?) => {
         mod on_memory_over_time {
             $( #[tokio::test] async fn $law() { super::$law(crate::support::memory_backend()).await; } )*
+        }
+    };
+}
+
+/// Runs every story against real servers on every store.
+macro_rules! on_every_store {
+    ($($story:ident),* $(,)?) => {
+        mod in_memory {
+            $( #[tokio::test] async fn $story() { super::$story(crate::support::Store::Memory).await; } )*
+        }
+        mod over_redis {
+            $( #[tokio::test] async fn $story() { super::$story(crate::support::Store::Redis).await; } )*
         }
     };
 }

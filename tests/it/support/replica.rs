@@ -4,6 +4,8 @@ use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -13,6 +15,8 @@ use serde_json::{Value, json};
 pub(crate) struct Replica {
     process: Child,
     address: SocketAddr,
+    log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Replica {
@@ -24,8 +28,10 @@ impl Replica {
         command.envs(variables.iter().copied());
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let log = Arc::new(Mutex::new(String::new()));
         let address = loop {
             let line = lines.next().expect("the server listens").unwrap();
+            log.lock().unwrap().extend([&line, "\n"]);
             let Ok(line) = serde_json::from_str::<Value>(&line) else {
                 panic!("the server does not start: {line}");
             };
@@ -34,12 +40,40 @@ impl Replica {
             }
         };
         // Somebody must read on, or the server would block on a full pipe.
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                eprintln!("{line}");
+        let reader = std::thread::spawn({
+            let log = Arc::clone(&log);
+            move || {
+                for line in lines.map_while(Result::ok) {
+                    eprintln!("{line}");
+                    log.lock().unwrap().extend([&line, "\n"]);
+                }
             }
         });
-        Self { process, address }
+        Self { process, address, log, reader: Some(reader) }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends it; everything that it logged.
+    pub(crate) fn ended_log(&mut self) -> String {
+        self.kill();
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until so many calls wait in it.
+    pub(crate) async fn waiters(&self, count: usize) {
+        let patience = Instant::now() + Duration::from_secs(10);
+        while self.metric("mcp_messaging_waiters").await != count {
+            assert!(Instant::now() < patience, "not {count} that wait");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await; // from the count to the store
     }
 
     /// A server on this Redis, ready.
