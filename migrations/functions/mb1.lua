@@ -328,7 +328,7 @@ local function remember(m, l, id, recipient, stamp, exp, parked, now, keep, ledg
   if #set > 0 then call('HSET', m, unpack(set)) end
   if keep_alive(m, f[3], now, keep) or n == 1 then call('PEXPIRE', l, fmt(keep + keep / 2)) end
   if f[1] and tonumber(f[1]) <= now then return 1 end
-  return n > ledger_max and n % 64 == 0 and 1 or 0
+  return n > ledger_max and n % max(64, floor(ledger_max / 4)) == 0 and 1 or 0
 end
 
 -- waiting: 2 and for how long | seen: 1 and how long ago | never: 0
