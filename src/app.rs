@@ -195,7 +195,6 @@ async fn run(config: &Config) -> Result<(), StartError> {
     let stop = CancellationToken::new();
     // What must be done before the process ends, and what ends with it.
     let (settling, background) = (TaskTracker::new(), TaskTracker::new());
-    raise_file_limit(config.http.max_connections);
     let store = Store::open(config, &metrics, &background)?;
     if let Store::Redis(store) = &store {
         background.spawn(prepare(store.queue()?));
@@ -248,25 +247,9 @@ async fn run(config: &Config) -> Result<(), StartError> {
     let ops_listener = ops_listener.map(|address| bind("ops.listen", address)).transpose()?;
     let endpoint = listeners.first().map(std::net::TcpListener::local_addr).transpose()?;
     let ops = ops_listener.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+    raise_file_limit(config.http.max_connections);
     let (server, stopper) = http::serve(listeners, ops_listener, &http_config, make_state)?;
-    if let Some(endpoint) = endpoint {
-        tracing::info!(
-            address = %endpoint,
-            backend = match config.backend() { Backend::Memory => "memory", Backend::Redis => "redis" },
-            workers = http_config.workers,
-            version = env!("CARGO_PKG_VERSION"),
-            "serving MCP at http://{endpoint}/mcp"
-        );
-        if let Some(ops) = ops {
-            tracing::info!(address = %ops, "serving metrics and probes");
-        }
-        if !endpoint.ip().is_loopback() {
-            tracing::warn!(
-                "anybody who reaches {endpoint} can read and send as any client: auth.mode is none"
-            );
-        }
-    }
-
+    announce(config, endpoint, ops, http_config.workers);
     let server = actix_web::rt::spawn(server);
     tokio::select! {
         _ = terminate.recv() => {}
@@ -295,16 +278,42 @@ async fn run(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Says where it serves, and to whom.
+fn announce(
+    config: &Config,
+    endpoint: Option<SocketAddr>,
+    ops: Option<SocketAddr>,
+    workers: usize,
+) {
+    if let Some(endpoint) = endpoint {
+        tracing::info!(
+            address = %endpoint,
+            backend = match config.backend() { Backend::Memory => "memory", Backend::Redis => "redis" },
+            workers,
+            version = env!("CARGO_PKG_VERSION"),
+            "serving MCP at http://{endpoint}/mcp"
+        );
+        if let Some(ops) = ops {
+            tracing::info!(address = %ops, "serving metrics and probes");
+        }
+        if !endpoint.ip().is_loopback() {
+            tracing::warn!(
+                "anybody who reaches {endpoint} can read and send as any client: auth.mode is none"
+            );
+        }
+    }
+}
+
 /// A waiting client is an open file: most systems begin with 1,024 of them and allow far more.
 fn raise_file_limit(connections: usize) {
     const OWN: u64 = 100; // sockets to Redis, the collector, listeners
-    let wanted = connections as u64 + OWN;
-    match rlimit::increase_nofile_limit(wanted) {
-        Ok(limit) if limit < wanted => tracing::warn!(
+    const FEW: u64 = 4096;
+    match rlimit::increase_nofile_limit(connections as u64 + OWN) {
+        Ok(limit) if limit < FEW => tracing::warn!(
             limit,
-            "the limit of open files allows fewer than http.max_connections: raise it (ulimit -n, LimitNOFILE)"
+            "few files may be open here, and a waiting client is one: raise the limit (ulimit -n, LimitNOFILE)"
         ),
-        Ok(_) => {}
+        Ok(limit) => tracing::debug!(limit, "open files"),
         Err(error) => tracing::warn!(error = %error, "the limit of open files cannot be raised"),
     }
 }

@@ -72,7 +72,10 @@ impl Settler {
                         self.metrics.messages(MessageEvent::Acknowledged, 1);
                         done
                     }
-                    Claim::Notices { sender, ids } => self.queue.notices_told(sender, ids).await,
+                    Claim::Notices { sender, ids } => {
+                        self.metrics.messages(MessageEvent::Expired, ids.len() as u64);
+                        self.queue.notices_told(sender, ids).await
+                    }
                 };
                 if let Err(error) = done {
                     // Nothing is lost: what was not acknowledged comes again, marked.

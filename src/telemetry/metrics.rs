@@ -24,7 +24,7 @@ pub enum MessageEvent {
     Acknowledged,
     /// Handed out again.
     Redelivered,
-    /// Its life ended unread.
+    /// Its life ended unread, and its sender was told.
     Expired,
     /// A send was refused.
     Refused,

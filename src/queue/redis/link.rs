@@ -15,13 +15,13 @@ use std::{
 use fred::{
     clients::Client,
     error::{Error, ErrorKind},
-    interfaces::{ClientLike, FunctionInterface},
+    interfaces::{ClientLike, EventInterface, FunctionInterface},
     types::{
         Builder, ClusterHash, CustomCommand, InfoKind, RespVersion, Value,
         config::{Config, ReconnectError, ReconnectPolicy, UnresponsiveConfig},
     },
 };
-use tokio::time::Instant;
+use tokio::{sync::broadcast::error::RecvError, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -102,6 +102,8 @@ pub(super) struct Link {
 /// How often the connection is asked whether it is alive, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_WITHIN: Duration = Duration::from_millis(1500);
+/// How often a failing connection is reported.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 impl Link {
     /// Connects in the background, for ever. `scripts` is shared by the links of a process: the
@@ -139,6 +141,7 @@ impl Link {
         client.connect();
         let link = Self { client, scripts, retry_for: settings.retry_for, metrics };
         tasks.spawn(watchdog(link.client.clone()));
+        tasks.spawn(report(link.client.clone()));
         Ok(link)
     }
 
@@ -294,6 +297,24 @@ impl Link {
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// Says why connecting fails (a wrong password, say), at most so often. Ends with its client.
+async fn report(client: Client) {
+    let mut errors = client.error_rx();
+    let mut last: Option<Instant> = None;
+    loop {
+        match errors.recv().await {
+            Ok((error, _server)) => {
+                if last.is_none_or(|at| at.elapsed() > REPORT_EVERY) {
+                    last = Some(Instant::now());
+                    tracing::warn!(error = %error, "the connection to Redis failed; trying again");
+                }
+            }
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
 }
 
 /// Replaces a connection that no longer answers. Ends with its client.
