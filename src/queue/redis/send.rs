@@ -1,5 +1,7 @@
 //! Accepting a message: one call where one server holds all keys, three across the slots of a cluster.
 
+use std::time::Duration;
+
 use fred::types::Value;
 
 use super::{
@@ -10,7 +12,10 @@ use super::{
     reply::{self, Answer, contract},
     text,
 };
-use crate::queue::{NewMessage, QueueBackend, QueueError, Sent, SentStatus};
+use crate::{
+    model::MessageId,
+    queue::{NewMessage, QueueBackend, QueueError, Sent, SentStatus},
+};
 
 /// Where `send` takes its options among its arguments.
 const SEND_OPTIONS: usize = 8;
@@ -31,15 +36,7 @@ impl RedisQueue {
             candidates = answer.bytes()?;
         }
         if let Some(wait) = message.wait {
-            let args = vec![
-                bytes(message.id.as_bytes()),
-                text(message.recipient.name()),
-                millis(wait),
-                count(limits.open_waits),
-                self.keep(),
-            ];
-            let keys = vec![sender.meta(), sender.waits()];
-            self.call(Operation::WaitOpen, sender.bucket, keys, args).await?;
+            self.open_wait(message, message.id, wait).await?;
         }
         let answered = match self.send_once(message, candidates, false).await {
             Ok(answered) => answered,
@@ -55,15 +52,7 @@ impl RedisQueue {
         if let SentStatus::Duplicate(_) = sent.status {
             if let Some(wait) = message.wait {
                 self.wait_close(&message.sender, message.id).await?;
-                let args = vec![
-                    bytes(sent.id.as_bytes()),
-                    text(message.recipient.name()),
-                    millis(wait),
-                    count(limits.open_waits),
-                    self.keep(),
-                ];
-                let keys = vec![sender.meta(), sender.waits()];
-                self.call(Operation::WaitOpen, sender.bucket, keys, args).await?;
+                self.open_wait(message, sent.id, wait).await?;
             }
             return Ok(sent);
         }
@@ -86,6 +75,26 @@ impl RedisQueue {
             }
         }
         Ok(sent)
+    }
+
+    /// Opens the wait of a sender in another slot than its message's.
+    async fn open_wait(
+        &self,
+        message: &NewMessage,
+        id: MessageId,
+        wait: Duration,
+    ) -> Result<(), QueueError> {
+        let sender = InboxKeys::new(&message.sender);
+        let args = vec![
+            bytes(id.as_bytes()),
+            text(message.recipient.name()),
+            millis(wait),
+            count(self.store.limits.open_waits),
+            self.keep(),
+        ];
+        let keys = vec![sender.meta(), sender.waits()];
+        self.call(Operation::WaitOpen, sender.bucket, keys, args).await?;
+        Ok(())
     }
 
     pub(super) async fn send_once(
