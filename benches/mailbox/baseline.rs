@@ -10,13 +10,14 @@ use std::{
 use actix_web::{App, HttpResponse, HttpServer, rt::System, web};
 use fred::{
     clients::Client,
+    error::Error,
     interfaces::{ClientLike, EventInterface, PubsubInterface},
     types::{Builder, ClusterHash, CustomCommand, Value, config::Config},
 };
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, OnceCell},
     time::{Instant, timeout_at},
 };
 
@@ -58,7 +59,21 @@ type Waiters = Arc<Mutex<HashMap<String, Arc<Notify>>>>;
 
 struct Spike {
     client: Client,
+    ear: Arc<Ear>,
+}
+
+/// What a process hears, once somebody in it waits: who only sends does not pay for it.
+struct Ear {
+    client: Client,
+    listening: OnceCell<()>,
     waiters: Waiters,
+}
+
+impl Ear {
+    async fn listen(&self) -> Result<(), Error> {
+        self.listening.get_or_try_init(|| self.client.subscribe("spike")).await?;
+        Ok(())
+    }
 }
 
 /// A client that connects in the background.
@@ -73,16 +88,16 @@ pub(crate) fn serve_spike(port: u16, url: &str, workers: usize) -> Outcome<()> {
     let url = url.to_owned();
     System::new().block_on(async move {
         let waiters = Waiters::default();
-        let ear = connect(&url)?;
-        ear.wait_for_connect().await?;
-        ear.subscribe("spike").await?;
-        actix_web::rt::spawn(listen(ear, Arc::clone(&waiters)));
+        let client = connect(&url)?;
+        client.wait_for_connect().await?;
+        actix_web::rt::spawn(listen(client.clone(), Arc::clone(&waiters)));
+        let ear = Arc::new(Ear { client, listening: OnceCell::new(), waiters });
         let serve = HttpServer::new(move || {
             let client = match connect(&url) {
                 Ok(client) => client,
                 Err(error) => unreachable!("the same URL connected above: {error}"),
             };
-            let spike = Spike { client, waiters: Arc::clone(&waiters) };
+            let spike = Spike { client, ear: Arc::clone(&ear) };
             App::new().app_data(web::Data::new(spike)).route("/mcp", web::post().to(post))
         });
         let serve = serve.workers(workers).tcp_nodelay(true).disable_signals();
@@ -167,9 +182,10 @@ impl Spike {
         if wait.is_zero() {
             return self.pop(&client).await;
         }
+        self.ear.listen().await.map_err(actix_web::error::ErrorInternalServerError)?;
         let until = Instant::now() + wait;
         let notify = Arc::new(Notify::new());
-        let waiters = || self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiters = || self.ear.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         waiters().insert(client.clone(), Arc::clone(&notify));
         let mut found = self.pop(&client).await?;
         while found.is_empty() && timeout_at(until, notify.notified()).await.is_ok() {
