@@ -316,12 +316,16 @@ local function fate_fields(m, now)
            leased = f[4] and num(f[5]) > now, top = num(f[6]) }
 end
 
--- Writes one entry of the sender's ledger. -> 1 if the sender has something to look up
+-- Writes one entry of the sender's ledger. -> 1 if the sender has something to look up; 2 if it is full of
+-- open entries, so that this one could not be written
 local function remember(m, l, id, recipient, stamp, exp, parked, now, keep, ledger_max)
   local f = call('HMGET', m, 'lx', 'sn', 'k')
   local entry = struct.pack('>dd', stamp, exp) .. id .. '\0' .. (parked and '\1' or '\0') .. recipient
   local n = call('RPUSH', l, entry)
-  if n > ledger_max * 4 then call('LTRIM', l, -ledger_max * 4, -1) end
+  if n > ledger_max * 4 then
+    call('RPOP', l)
+    return 2
+  end
   local set = {}
   if not f[1] or exp < tonumber(f[1]) then set[1], set[2] = 'lx', fmt(exp) end
   if num(f[2]) + SEEN_EVERY <= now then set[#set + 1] = 'sn'; set[#set + 1] = fmt(now) end
@@ -359,7 +363,7 @@ end
 -- send: KEYS q m w r x of the recipient [m l w of the sender, if OWN] [d, if KEYED]
 -- ARGV 1 id 2 tail 3 sender 4 recipient 5 in_reply_to 6 body 7 ttl 8 header flags 9 options 10 channel
 --   11 max messages 12 max bytes 13 keep 14 ledger max 15 wait ms 16 max waits 17 digest 18 candidates
--- -> {queued 0 | replied 1 | duplicate 2, id, presence, ms, look up 0/1, stamp, expires, state, wait answered}
+-- -> {queued 0 | replied 1 | duplicate 2, id, presence, ms, look up 0/1 | not recorded 2, stamp, expires, state, wait answered}
 local function send(keys, a)
   local q, m, w, r, x = keys[1], keys[2], keys[3], keys[4], keys[5]
   local options, ttl, keep = tonumber(a[9]), tonumber(a[7]), tonumber(a[13])

@@ -67,7 +67,11 @@ impl RedisQueue {
         ];
         let keys = vec![sender.meta(), sender.ledger()];
         match self.call(Operation::LedgerAdd, sender.bucket, keys, args).await {
-            Ok(due) => sent.notices_due |= reply::integer(&due)? == 1,
+            Ok(look_up) => {
+                let (due, unrecorded) = ledger::written(reply::integer(&look_up)?);
+                sent.notices_due |= due;
+                sent.unrecorded = unrecorded;
+            }
             Err(error) => {
                 // It is accepted all the same: the sender is told that no notice will come.
                 tracing::warn!(error.kind = error.label(), error = %error, "the ledger was not written");
@@ -150,7 +154,7 @@ impl RedisQueue {
         let status = answer.integer()?;
         let id = answer.id()?;
         let recipient = answer.presence()?;
-        let notices_due = answer.integer()? == 1;
+        let look_up = answer.integer()?;
         let (stamp, expires) = (answer.bytes()?, answer.bytes()?);
         let state = answer.bytes()?;
         let status = match status {
@@ -159,7 +163,8 @@ impl RedisQueue {
             2 => SentStatus::Duplicate(ledger::state(state.as_bytes().and_then(<[u8]>::first))),
             other => return Err(contract(&format!("send answered {other}"))),
         };
-        let sent = Sent { id, status, recipient, notices_due, unrecorded: false };
+        let (notices_due, unrecorded) = ledger::written(look_up);
+        let sent = Sent { id, status, recipient, notices_due, unrecorded };
         Ok(Answered { sent, stamp, expires })
     }
 }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use mcp_messaging::{
     model::{MessageId, MessageState},
-    queue::{FetchRequest, LeaseId, Outcome, Waiting},
+    queue::{FetchRequest, LeaseId, Limits, Outcome, Waiting},
 };
 
 use crate::support::{
-    Backend, Draft, LIMITS, anything, inbox, memory_backend_with, message, ms, secs,
+    Backend, Draft, LIMITS, anything, inbox, memory_backend_with, message, ms, redis_backend_with,
+    secs,
 };
 
 for_each_backend!(
@@ -31,7 +32,6 @@ for_each_backend!(
 where_time_can_be_moved!(
     a_ledger_forgets_after_its_life,
     an_unread_message_of_a_day_is_still_reported,
-    nothing_unsettled_is_lost_without_saying_so,
 );
 
 async fn the_ledger_says_where_a_message_is(backend: Backend) {
@@ -234,9 +234,19 @@ async fn an_unread_message_of_a_day_is_still_reported(backend: Backend) {
     assert_eq!(backend.noticed("alice").await, [id]);
 }
 
-async fn nothing_unsettled_is_lost_without_saying_so(_: Backend) {
-    let backend =
-        memory_backend_with(mcp_messaging::queue::Limits { ledger_entries: 10, ..LIMITS });
+const SHORT_LEDGER: Limits = Limits { ledger_entries: 10, ..LIMITS };
+
+#[tokio::test]
+async fn nothing_unsettled_is_lost_without_saying_so_in_memory() {
+    nothing_unsettled_is_lost_without_saying_so(memory_backend_with(SHORT_LEDGER)).await;
+}
+
+#[tokio::test]
+async fn nothing_unsettled_is_lost_without_saying_so_on_redis() {
+    nothing_unsettled_is_lost_without_saying_so(redis_backend_with(SHORT_LEDGER).await).await;
+}
+
+async fn nothing_unsettled_is_lost_without_saying_so(backend: Backend) {
     let mut recorded = Vec::new();
     for _ in 0..50 {
         let sent = backend.post(&message("alice", "bob", "x")).await;
@@ -248,6 +258,7 @@ async fn nothing_unsettled_is_lost_without_saying_so(_: Backend) {
     let entries = backend.ledger(&inbox("alice")).await.unwrap();
     assert_eq!(entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), recorded);
     assert_eq!(backend.drain("bob").await.len(), 50);
+    assert!(backend.noticed("alice").await.is_empty()); // settles what was received
     assert!(!backend.post(&message("alice", "bob", "x")).await.unrecorded);
     assert!(backend.ledger(&inbox("alice")).await.unwrap().len() <= 10);
 }

@@ -54,10 +54,15 @@ pub(crate) fn memory_backend_with(limits: Limits) -> Backend {
 
 /// The store in a Redis of its own, whose time passes as it does.
 pub(crate) async fn redis_backend() -> Backend {
+    redis_backend_with(LIMITS).await
+}
+
+/// [`redis_backend`] with other limits.
+pub(crate) async fn redis_backend_with(limits: Limits) -> Backend {
     let server = RedisServer::start(Persistence::None);
     let settings = RedisSettings { url: server.url(), ..RedisSettings::default() };
     let metrics = Arc::new(Metrics::new().unwrap());
-    let store = RedisStore::start(settings, LIMITS, metrics, TaskTracker::new()).unwrap();
+    let store = RedisStore::start(settings, limits, metrics, TaskTracker::new()).unwrap();
     let queue = store.queue().unwrap();
     queue.prepare().await.unwrap();
     Backend { queue: Arc::new(queue), time: Time::Real, _server: Some(server) }

@@ -8,7 +8,8 @@ mod replica;
 mod site;
 
 pub(crate) use backend::{
-    Backend, LIMITS, anything, memory_backend, memory_backend_with, redis_backend, texts_of, wakes,
+    Backend, LIMITS, anything, memory_backend, memory_backend_with, redis_backend,
+    redis_backend_with, texts_of, wakes,
 };
 pub(crate) use people::{Draft, inbox, message, ms, secs, tenant};
 pub(crate) use proxy::{Proxy, Weather};
