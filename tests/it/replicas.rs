@@ -24,7 +24,7 @@ async fn waiting(replica: &Replica, count: usize) {
         assert!(Instant::now() < patience, "nobody waits");
         sleep(Duration::from_millis(10)).await;
     }
-    sleep(Duration::from_millis(50)).await; // from the count to the store
+    sleep(Duration::from_millis(300)).await; // from the count to the store
 }
 
 #[tokio::test]
@@ -88,6 +88,12 @@ async fn a_waiter_is_woken_by_a_send_on_another_replica() {
     let bob = two.agent("bob");
     let wait = tokio::spawn(async move { bob.texts(20).await });
     waiting(&two, 1).await;
+    // Counted in the replica it may still be on its way to the store, which tells senders.
+    let patience = Instant::now() + secs(10);
+    while !one.get("/api/sessions").await.1.contains("\"active_waiters\":1") {
+        assert!(Instant::now() < patience, "the store knows of no waiter");
+        sleep(Duration::from_millis(10)).await;
+    }
     let alice = one.agent("alice");
     let sent = alice
         .call(
