@@ -475,8 +475,9 @@ local function fetch(keys, a)
   local set = {}
   local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
   local function save()
-    if #set > 0 then call('HSET', m, unpack(set)) end
-    if #set > 0 then keep_alive(m, f[13], now, keep) end
+    if #set == 0 then return end
+    call('HSET', m, unpack(set))
+    keep_alive(m, f[13], now, keep)
   end
   if num(f[7]) + SEEN_EVERY <= now then put('sn', fmt(now)) end
 
