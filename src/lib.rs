@@ -2,7 +2,7 @@
 //!
 //! Data flows one way. A layer may use the layers to its right and never those to its left:
 //!
-//! `http -> mcp -> tools -> messaging -> queue (redis | memory) -> model`
+//! `http -> mcp -> tools, resources, prompts -> messaging -> queue (redis | memory) -> model`
 //!
 //! [`app`] is the only place that sees all of them: it builds the object graph from
 //! [`config::Config`]. [`telemetry`] and [`config`] are leaves. `ARCHITECTURE.md` has the picture,
@@ -14,6 +14,8 @@ pub mod http;
 pub mod mcp;
 pub mod messaging;
 pub mod model;
+pub mod prompts;
 pub mod queue;
+pub mod resources;
 pub mod telemetry;
 pub mod tools;

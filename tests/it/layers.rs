@@ -14,7 +14,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("queue", &["model", "telemetry"]),
     ("messaging", &["queue", "model", "telemetry"]),
     ("tools", &["messaging", "queue", "model", "telemetry"]),
-    ("mcp", &["tools", "messaging", "queue", "model", "telemetry"]),
+    ("resources", &["tools", "messaging", "queue", "model", "telemetry"]),
+    ("prompts", &["tools", "messaging", "queue", "model", "telemetry"]),
+    ("mcp", &["tools", "resources", "prompts", "messaging", "queue", "model", "telemetry"]),
     ("http", &["mcp", "messaging", "queue", "model", "telemetry"]),
 ];
 

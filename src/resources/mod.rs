@@ -1,0 +1,97 @@
+//! What agents can read by URI, and watch.
+//!
+//! [`Resource`] is one resource or one template of resources, [`ResourceRegistry`] what a server
+//! offers. A resource knows nothing of JSON-RPC or HTTP. Reading never takes anything from an inbox.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::messaging::CallContext;
+
+/// One resource, or one template of resources.
+#[async_trait]
+pub trait Resource: Send + Sync {
+    /// Its entry in `resources/list`, with `uri`; of a template in `resources/templates/list`, with
+    /// `uriTemplate`.
+    fn definition(&self) -> Value;
+
+    /// Whether it is a template.
+    fn is_template(&self) -> bool {
+        false
+    }
+
+    /// Whether a URI is one of its.
+    fn matches(&self, uri: &str) -> bool;
+
+    /// The `contents` of `resources/read`: objects with `uri`, `mimeType` and `text` or `blob`. Never
+    /// empty.
+    ///
+    /// # Errors
+    /// [`ResourceError`].
+    async fn read(&self, uri: &str, context: &CallContext) -> Result<Vec<Value>, ResourceError>;
+
+    /// Begins to watch a URI: what changes after this has returned is seen. `None`: it never changes.
+    ///
+    /// # Errors
+    /// [`ResourceError`].
+    async fn watch(
+        &self,
+        _uri: &str,
+        _context: &CallContext,
+    ) -> Result<Option<Box<dyn Changes>>, ResourceError> {
+        Ok(None)
+    }
+}
+
+/// Changes of one watched resource. Dropping it ends the watch.
+#[async_trait]
+pub trait Changes: Send {
+    /// Waits until the resource has changed since the last time (or since the watch began). Changes that
+    /// came together count once.
+    ///
+    /// # Cancel safety
+    /// A change is consumed only when this returns.
+    async fn changed(&mut self);
+}
+
+/// Why a resource was not read. Causes never get into the texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ResourceError {
+    /// No such resource.
+    #[error("resource not found")]
+    NotFound,
+    /// The store is not there.
+    #[error("the message store does not answer; try again")]
+    Unavailable,
+    /// A fault of ours.
+    #[error("internal error")]
+    Internal,
+}
+
+/// The resources of one server, in the order of the lists.
+#[derive(Clone, Default)]
+pub struct ResourceRegistry {
+    resources: Arc<Vec<Arc<dyn Resource>>>,
+}
+
+impl ResourceRegistry {
+    /// These resources.
+    #[must_use]
+    pub fn new(resources: Vec<Arc<dyn Resource>>) -> Self {
+        Self { resources: Arc::new(resources) }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> &[Arc<dyn Resource>] {
+        &self.resources
+    }
+
+    /// The first that a URI is one of.
+    #[must_use]
+    pub fn find(&self, uri: &str) -> Option<&Arc<dyn Resource>> {
+        self.resources.iter().find(|resource| resource.matches(uri))
+    }
+}
