@@ -1,5 +1,5 @@
 #!lua name=mb1
--- mb1: the mailbox, contract 1. rev: 1
+-- mb1: the mailbox, contract 1. rev: 2
 -- Every operation of the store is one of these functions, on the keys of one hash slot. They are
 -- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
 -- QueueBackend (src/queue/mod.rs).
@@ -7,14 +7,15 @@
 -- Redis does not roll back a function that fails half way. So every check runs before the first
 -- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
 -- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
-local REVISION = 1
+local REVISION = 2
 local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
 local DROP_MAX = 512       -- expired messages dropped from the head in one call
 local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
 local LEDGER_EVERY = 5000  -- ms: how often a sender's expired messages are looked up
 local ASKED_MAX = 128      -- questions remembered as handed out
 local EXCEPTIONS_MAX = 1000
-local COPY, ASKS = 1, 2    -- header flags: may have been received before; its sender waits for an answer
+-- Header flags: may have been received before; its sender waits for an answer; it names what it answers.
+local COPY, ASKS, REPLIES = 1, 2, 4
 local GONE = '\255\254gone' -- marks elements to remove: no UTF-8 text is like it
 
 local call, floor, max, min -- set by each entry: while a library is loaded, redis.call and math do not exist
@@ -45,8 +46,14 @@ local function h_size(h) return #h + h_len(h) end
 -- Options of a call, as bits.
 local OWN, KEYED, RETRY, SHARDED = 1, 2, 4, 8
 
-local function wake(options, channel, topic)
+local function publish(options, channel, topic)
   redis.pcall(has(options, SHARDED) and 'SPUBLISH' or 'PUBLISH', channel, topic)
+end
+-- Wakes who watches an inbox, or the wait that `kind` names. `key` is any of its keys with one letter
+-- at the end, mb1:{b17}:default/bob:q; its channel is mb1:{b17}:ch.
+local function wake(options, key, kind)
+  local tag = string.find(key, '}', 7, true)
+  publish(options, string.sub(key, 1, tag + 1) .. 'ch', kind .. string.sub(key, tag + 2, -3))
 end
 -- Lets a key live at least so long, never shorter.
 local function outlive(key, ms)
@@ -264,10 +271,9 @@ local function asked_by(w, asker)
   return ids
 end
 
--- Which open wait a message answers: the one it names, or the first of the candidates that is open.
-local function match_wait(w, sender, named, candidates, now)
-  local ids = named ~= '' and { named } or candidates
-  for _, id in ipairs(ids) do
+-- Which open wait a message answers: the first of the candidates that is open and waits for its sender.
+local function match_wait(w, sender, candidates, now)
+  for _, id in ipairs(candidates) do
     local v = call('HGET', w, 'w' .. id)
     if v then
       local deadline, state, peer = parse_wait(v)
@@ -360,22 +366,31 @@ local function find_accepted(q, m, r, id, us)
   return nil, num(call('HGET', m, 'ac')) >= since
 end
 
+-- What send and fetch take as numbers comes packed: reading each from a text of its own costs more than
+-- what is done with it.
+local SEND, FETCH = '>BBddddddd', '>BBddddd'
+local SEND_SIZE, FETCH_SIZE = 58, 42
+
 -- send: KEYS q m w r x of the recipient [m l w of the sender, if OWN] [d, if KEYED]
--- ARGV 1 id 2 tail 3 sender 4 recipient 5 in_reply_to 6 body 7 ttl 8 header flags 9 options 10 channel
---   11 max messages 12 max bytes 13 keep 14 ledger max 15 wait ms 16 max waits 17 digest 18 candidates
--- -> {queued 0 | replied 1 | duplicate 2, id, presence, ms, look up 0/1 | not recorded 2, stamp, expires, state, wait answered}
+-- ARGV 1 packed: options, header flags, ttl ms, max messages, max bytes, keep, ledger max, wait ms, max waits;
+--   then the id and, if KEYED, the digest 2 tail 3 body 4 candidates, if not OWN
+-- -> packed: queued 0 | replied 1 | duplicate 2, presence, look up 0/1 | not recorded 2, state, ms, stamp, expires; id
+local function sent(status, id, present, ms, look_up, stamp, exp, state)
+  return struct.pack('>BBBBddd', status, present, look_up, string.byte(state), ms, stamp, exp) .. id
+end
 local function send(keys, a)
   local q, m, w, r, x = keys[1], keys[2], keys[3], keys[4], keys[5]
-  local options, ttl, keep = tonumber(a[9]), tonumber(a[7]), tonumber(a[13])
-  local max_messages, max_bytes, wait_ms = tonumber(a[11]), tonumber(a[12]), tonumber(a[15])
-  local id, sender, recipient, body = a[1], a[3], a[4], a[6]
-  if #id ~= 16 or not options or not ttl or ttl <= 0 or not keep or keep < ttl or not max_messages
-     or not max_bytes or not wait_ms then
-    return fail('MBARGS', 'send')
-  end
+  local packed, tail, body = a[1], a[2], a[3]
+  if not body or #packed < SEND_SIZE + 16 then return fail('MBARGS', 'send') end
+  local options, flags, ttl, max_messages, max_bytes, keep, ledger_max, wait_ms, max_waits = struct.unpack(SEND, packed)
+  if ttl <= 0 or keep < ttl then return fail('MBARGS', 'send') end
+  local id, digest = string.sub(packed, SEND_SIZE + 1, SEND_SIZE + 16), string.sub(packed, SEND_SIZE + 17)
+  local sender = string.sub(tail, 2, 1 + string.byte(tail))
+  local named = has(flags, REPLIES) and string.sub(tail, 2 + #sender, 17 + #sender)
   local sm, sl, sw, d = nil, nil, nil, nil
   if has(options, OWN) then sm, sl, sw = keys[6], keys[7], keys[8] end
   if has(options, KEYED) then d = keys[#keys] end
+  local recipient = string.sub(q, string.find(q, '}', 7, true) + 2, -3)
   local us, now = clock()
   local f = call('HMGET', m, 'b', 's', 'e', 'k', 'wx', 'wu', 'sn')
   local present, ms = presence(f[6], f[7], now)
@@ -384,38 +399,35 @@ local function send(keys, a)
   local first = d and call('GET', d)
   if first then
     local first_id = string.sub(first, 17, 32)
-    if string.sub(first, 1, 16) ~= a[17] then
+    if string.sub(first, 1, 16) ~= digest then
       return fail('MBCONFLICT', (string.gsub(first_id, '.', function(c) return string.format('%02x', string.byte(c)) end)))
     end
     local stamp, exp, parked = struct.unpack('>ddB', first, 33)
     local state = fate({ w = w, r = r }, now, fate_fields(m, now), call('LRANGE', x, 0, -1), stamp, exp, parked == 1)
     if wait_ms > 0 and sw then open_wait(sm, sw, first_id, recipient, wait_ms, now, keep) end
-    return { 2, first_id, present, ms, 0, fmt(stamp), fmt(exp), state, '' }
+    return sent(2, first_id, present, ms, 0, stamp, exp, state)
   end
 
-  local copy = 0
   if has(options, RETRY) then
     local h, unsure = find_accepted(q, m, r, id, us)
     if h then
-      return { unsure and 1 or 0, id, present, ms, 0, fmt(h_stamp(h)), fmt(h_exp(h)), 'q', '' }
+      return sent(unsure and 1 or 0, id, present, ms, 0, h_stamp(h), h_exp(h), 'q')
     end
-    if unsure then copy = COPY end
+    if unsure then flags = bit.bor(flags, COPY) end
   end
 
   local wait, deadline = nil, nil
   if f[5] then
     local candidates = {}
-    if a[5] == '' then
-      if sw then candidates = asked_by(sw, recipient)
-      else for i = 1, #a[18], 16 do candidates[#candidates + 1] = string.sub(a[18], i, i + 15) end end
-    end
-    wait, deadline = match_wait(w, sender, a[5], candidates, now)
+    if named then candidates[1] = named
+    elseif sw then candidates = asked_by(sw, recipient)
+    else for i = 1, #a[4], 16 do candidates[#candidates + 1] = string.sub(a[4], i, i + 15) end end
+    wait, deadline = match_wait(w, sender, candidates, now)
   end
 
   local depth = call('LLEN', q) / 2
   local exp = now + ttl
-  local flags = bit.bor(tonumber(a[8]), copy)
-  local size = 38 + #a[2] + #body
+  local size = 38 + #tail + #body
   local held, last_exp = num(f[1]), num(f[3])
   if depth == 0 then held, last_exp = 0, 0 end
   if not wait and (depth >= max_messages or held + size > max_bytes) then
@@ -427,13 +439,13 @@ local function send(keys, a)
       return fail('MBFULL', fmt(depth) .. ' ' .. fmt(held) .. ' ' .. fmt(head and max(0, h_exp(head) - now) or 0))
     end
   end
-  if wait_ms > 0 and sw and call('HLEN', sw) >= tonumber(a[16]) then
+  if wait_ms > 0 and sw and call('HLEN', sw) >= max_waits then
     local open = open_waits(sw)
-    if open >= tonumber(a[16]) then return fail('MBWAITS', fmt(open)) end
+    if open >= max_waits then return fail('MBWAITS', fmt(open)) end
   end
 
   local stamp = max(us, num(f[2]) + 1)
-  local h = header(flags, #body, exp, stamp, id, a[2])
+  local h = header(flags, #body, exp, stamp, id, tail)
   if wait then
     call('HSET', r, 'h' .. wait, h, 'b' .. wait, body)
     outlive(r, max(exp, tonumber(deadline) + GRACE) - now + 60000)
@@ -450,26 +462,30 @@ local function send(keys, a)
   keep_alive(m, f[4], now, keep)
   if wait_ms > 0 and sw then open_wait(sm, sw, id, recipient, wait_ms, now, keep) end
   if d then
-    call('SET', d, a[17] .. id .. struct.pack('>ddB', stamp, exp, wait and 1 or 0), 'PX', fmt(ttl))
+    call('SET', d, digest .. id .. struct.pack('>ddB', stamp, exp, wait and 1 or 0), 'PX', fmt(ttl))
   end
   local look_up = 0
-  if sl then look_up = remember(sm, sl, id, recipient, stamp, exp, wait ~= nil, now, keep, tonumber(a[14])) end
-  wake(options, a[10], wait and ('r' .. wait .. recipient) or ('q' .. recipient))
-  return { wait and 1 or 0, id, present, ms, look_up, fmt(stamp), fmt(exp), 'q', wait or '' }
+  if sl then look_up = remember(sm, sl, id, recipient, stamp, exp, wait ~= nil, now, keep, ledger_max) end
+  wake(options, q, wait and 'r' .. wait or 'q')
+  return sent(wait and 1 or 0, id, present, ms, look_up, stamp, exp, 'q')
 end
 
 -- fetch: KEYS q m w r x
--- ARGV 1 max messages 2 max bytes 3 lease 4 lease ms 5 wait ms (-1: does not wait) 6 session 7 call
---   8 first 0/1 9 channel 10 inbox 11 options 12 keep
--- -> {empty 0 | messages 1 | busy 2 | superseded 3, now, remaining, due ms or -1, look up 0/1, seen up to,
---     attempt, up to, header, body, ...}
+-- ARGV 1 packed: options, first 0/1, max messages, max bytes, lease ms, wait ms (-1: does not wait), keep;
+--   then the lease and, if it waits, the call; then the session, if it has one
+-- -> {packed: empty 0 | messages 1 | busy 2 | superseded 3, look up 0/1, now, remaining, due ms or -1, seen up to,
+--     attempt, up to; header, body, ...}
+local function fetched(kind, look_up, now, remaining, due, seen, attempt, upto)
+  return struct.pack('>BBdddddd', kind, look_up, now, remaining, due, seen, attempt, upto)
+end
 local function fetch(keys, a)
   local q, m, w, r, x = keys[1], keys[2], keys[3], keys[4], keys[5]
-  local max_n, max_bytes, lease, wait_ms = tonumber(a[1]), tonumber(a[2]), a[3], tonumber(a[5])
-  local options, keep = tonumber(a[11]), tonumber(a[12])
-  if not max_n or max_n < 1 or not max_bytes or #lease ~= 16 or not wait_ms or not options or not keep then
-    return fail('MBARGS', 'fetch')
-  end
+  local packed = a[1]
+  if #packed < FETCH_SIZE + 16 then return fail('MBARGS', 'fetch') end
+  local options, first, max_n, max_bytes, lease_ms, wait_ms, keep = struct.unpack(FETCH, packed)
+  if max_n < 1 then return fail('MBARGS', 'fetch') end
+  local lease = string.sub(packed, FETCH_SIZE + 1, FETCH_SIZE + 16)
+  local waiting, session = string.sub(packed, FETCH_SIZE + 17, FETCH_SIZE + 32), string.sub(packed, FETCH_SIZE + 33)
   local us, now = clock()
   local f = call('HMGET', m, 'lid', 'lu', 'lc', 'dn', 'wx', 'wu', 'sn', 'lx', 'ln', 'ls', 'ws', 'wn', 'k', 'lt')
   local set = {}
@@ -490,12 +506,12 @@ local function fetch(keys, a)
     if tonumber(f[8]) <= now then look_up = 1 else sooner(tonumber(f[8]) - now) end
   end
 
-  if wait_ms >= 0 and a[6] ~= '' then
-    if a[8] == '1' then
-      if f[11] == a[6] and f[12] ~= a[7] then wake(options, a[9], 'q' .. a[10]) end
-      put('ws', a[6]); put('wn', a[7])
-    elseif f[11] == a[6] and f[12] ~= a[7] then
-      return { 3, now, 0, -1, 0, '0', 0, '0' }
+  if wait_ms >= 0 and session ~= '' then
+    if first == 1 then
+      if f[11] == session and f[12] ~= waiting then wake(options, q, 'q') end
+      put('ws', session); put('wn', waiting)
+    elseif f[11] == session and f[12] ~= waiting then
+      return { fetched(3, 0, now, 0, -1, 0, 0, 0) }
     end
   end
 
@@ -506,14 +522,14 @@ local function fetch(keys, a)
     put('bz', '1')
     if wait_ms > 0 then put('wu', fmt(now + wait_ms)) end
     save()
-    return { 2, now, call('LLEN', q) / 2, due, look_up, '0', 0, '0' }
+    return { fetched(2, look_up, now, call('LLEN', q) / 2, due, 0, 0, 0) }
   end
 
   local seen = num(again and f[10] or f[3])
   if again then max_n, max_bytes = num(f[9]), math.huge end
   local dropped = drop_head(q, m, x, now, keep)
   local total = call('LLEN', q) / 2
-  local out, got, bytes, sizes, top, i, stop = {}, 0, 0, 0, 0, 0, false
+  local out, got, bytes, sizes, top, i, stop = { false }, 0, 0, 0, 0, 0, false -- the first is the answer's head
   local expired, asked = {}, {}
   local average = total > 0 and max(1, num(call('HGET', m, 'b')) / total) or 1
   while i < total and got < max_n and not stop do
@@ -543,21 +559,20 @@ local function fetch(keys, a)
     if f[1] then call('HDEL', m, 'lid', 'lu', 'ln', 'lb', 'lt', 'ls') end
     if wait_ms > 0 then put('wu', fmt(now + wait_ms)) end
     save()
-    return { 0, now, 0, due, look_up, '0', 0, '0' }
+    return { fetched(0, look_up, now, 0, due, 0, 0, 0) }
   end
   local attempt = 1
-  if again then attempt = num(f[4]) elseif h_stamp(out[1]) <= seen then attempt = num(f[4]) + 1 end
-  put('lid', lease); put('lu', fmt(now + tonumber(a[4]))); put('lc', fmt(max(num(f[3]), top)))
+  if again then attempt = num(f[4]) elseif h_stamp(out[2]) <= seen then attempt = num(f[4]) + 1 end
+  put('lid', lease); put('lu', fmt(now + lease_ms)); put('lc', fmt(max(num(f[3]), top)))
   put('lt', fmt(top)); put('ls', fmt(seen)); put('ln', got); put('lb', fmt(sizes)); put('dn', attempt)
   if f[6] then put('wu', '0') end
   save()
   remember_asked(w, asked, now)
-  local res = { 1, now, call('LLEN', q) / 2 - got, due, look_up, fmt(seen), attempt, fmt(top) }
-  for n = 1, #out do res[8 + n] = out[n] end
-  return res
+  out[1] = fetched(1, look_up, now, call('LLEN', q) / 2 - got, due, seen, attempt, top)
+  return out
 end
 
--- ack: KEYS q m x  ARGV 1 up to 2 channel 3 inbox 4 options -> messages removed
+-- ack: KEYS q m x  ARGV 1 up to 2 options -> messages removed
 -- Cumulative and idempotent; never beyond what was handed out.
 local function ack(keys, a)
   local q, m = keys[1], keys[2]
@@ -589,15 +604,15 @@ local function ack(keys, a)
       end
     end
   end
-  if over and (f[5] or call('EXISTS', q) == 1) then wake(tonumber(a[4]), a[2], 'q' .. a[3]) end
+  if over and (f[5] or call('EXISTS', q) == 1) then wake(tonumber(a[2]), q, 'q') end
   return n
 end
 
--- release: KEYS m  ARGV 1 lease 2 channel 3 inbox 4 options -> 1 if it was this lease's
+-- release: KEYS m  ARGV 1 lease 2 options -> 1 if it was this lease's
 local function release(keys, a)
   if call('HGET', keys[1], 'lid') ~= a[1] then return 0 end
   call('HDEL', keys[1], 'lid', 'lu', 'ln', 'lb', 'lt', 'ls', 'bz')
-  wake(tonumber(a[4]), a[2], 'q' .. a[3])
+  wake(tonumber(a[2]), keys[1], 'q')
   return 1
 end
 
@@ -662,7 +677,7 @@ local function wait_done(keys, a)
   return 1
 end
 
--- wait_close: KEYS q m w r x  ARGV 1 wait 2 keep 3 channel 4 inbox 5 options -> 1 if a reply went to the inbox
+-- wait_close: KEYS q m w r x  ARGV 1 wait 2 keep 3 options -> 1 if a reply went to the inbox
 local function wait_close(keys, a)
   local q, m, w, r, x, wait = keys[1], keys[2], keys[3], keys[4], keys[5], a[1]
   local us, now = clock()
@@ -671,7 +686,7 @@ local function wait_close(keys, a)
   local _, state = parse_wait(v)
   local back = unpark(q, m, r, x, wait, state, us, now, tonumber(a[2]))
   call('HDEL', w, 'w' .. wait)
-  if back > 0 then wake(tonumber(a[5]), a[3], 'q' .. a[4]) end
+  if back > 0 then wake(tonumber(a[3]), q, 'q') end
   return back
 end
 
@@ -836,7 +851,7 @@ end
 -- cancel: KEYS c  ARGV 1 channel 2 topic 3 options
 local function cancel(keys, a)
   call('SET', keys[1], '1', 'PX', 60000)
-  wake(tonumber(a[3]), a[1], a[2])
+  publish(tonumber(a[3]), a[1], a[2])
   return 1
 end
 -- cancelled: KEYS c -> 0/1
