@@ -205,6 +205,24 @@ def test_least_privilege(kind, tmp_path, authority):
         assert get(one.port, "/api/sessions", host="localhost")[0] == 503
 
 
+@pytest.mark.parametrize("kind", ["single", "cluster"])
+def test_the_users_have_exactly_the_commands_of_the_functions(kind):
+    """Redis asks for the caller's right at each command in a function; some are rare and no conversation reaches them all."""
+    lua = (chart.ROOT / "migrations" / "functions" / "mb1.lua").read_text()
+    lua = re.sub(r"--.*", "", lua)
+    used = {name.lower() for name in re.findall(r"call\('([A-Z]+)'", lua)}
+    assert len(used) > 20
+    assert not re.findall(r"\bcall\((?!')", lua), "a command that this test cannot read"
+    (server, _) = users(kind)
+    given = set(re.findall(r"\+(\S+)", server))
+    connection = {"fcall", "info", "ping", "client|id"}
+    more = {
+        "single": {"select", "role", "subscribe", "unsubscribe", "publish"},
+        "cluster": {"cluster|info", "cluster|slots", "ssubscribe", "sunsubscribe", "spublish"},
+    }
+    assert given == used | connection | more[kind]
+
+
 def test_the_users_may_do_nothing_else(tmp_path):
     with Redis(tmp_path / "redis", "--aclfile", acl_file(tmp_path, "single"), login=ADMIN) as redis:
         redis.ask("SET", "other", "secret")
