@@ -148,3 +148,20 @@ def test_every_value_is_documented():
 
 def test_what_a_chart_that_contains_this_one_shares_is_let_through():
     chart.render({**URL, "global": {"imageRegistry": "x"}})
+
+
+def notes(values):
+    """Helm 4 alone renders them without a cluster."""
+    done = chart.run("4", "install", "rel", chart.CHART, "--dry-run=client", "--namespace", "mail", "--values", "-", stdin=yaml.safe_dump(values))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("NOTES:", 1)[1]
+
+
+def test_the_notes_tell_the_next_commands_and_the_dangers():
+    said = notes({**URL, "host": "mail.example.com"})
+    assert "rollout status deployment/rel-mcp-messaging" in said and "helm -n mail test rel" in said
+    assert "port-forward service/rel-mcp-messaging" in said and "nothing makes mail.example.com reachable yet" in said
+    assert "no authentication" in said and "redis://h" not in said
+    said = notes({**URL, "host": "mail.example.com", "ingress": {"enabled": True, "tls": [{"secretName": "t"}]}, "networkPolicy": {"enabled": False}})
+    assert "messaging https://mail.example.com/mcp" in said and "any pod of the cluster can" in said
+    assert "for trials" in notes({"redis": {"enabled": True}})
