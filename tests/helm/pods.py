@@ -108,15 +108,13 @@ class Pod:
         return self
 
     def terminate(self):
-        """As a kubelet: preStop, SIGTERM, and SIGKILL when the grace is over. The exit code and how long it took after SIGTERM."""
+        """As a kubelet: preStop, then SIGTERM. The exit code; a pod that would be killed when its grace is over has failed."""
         self.terminating.set()
         grace = self.spec["terminationGracePeriodSeconds"]
         delay = self.container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         time.sleep(delay)
-        started = time.monotonic()
         self.process.signal(TERM)
-        code = self.process.wait(grace - delay)
-        return code, time.monotonic() - started
+        return self.process.wait(grace - delay)
 
     def end(self):
         self.terminating.set()

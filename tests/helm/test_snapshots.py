@@ -51,6 +51,34 @@ def test_every_pod_meets_the_restricted_standard(name):
 
 
 @pytest.mark.parametrize("name", chart.SETS)
+def test_no_list_names_a_thing_twice(name):
+    """A server-side apply, as Helm 4 does it, refuses lists in which a key comes twice; no schema finds that."""
+
+    def once(things, *keys):
+        named = [tuple(thing.get(key) for key in keys) for thing in things]
+        assert len(named) == len(set(named)), named
+
+    docs = chart.rendered(name)
+    assert len({(doc["kind"], doc["metadata"]["name"]) for doc in docs}) == len(docs)
+    for _, spec in pod_specs(docs):
+        once(spec.get("volumes", []), "name")
+        once(spec.get("topologySpreadConstraints", []), "topologyKey", "whenUnsatisfiable")
+        for container in spec["containers"]:
+            once(container.get("env", []), "name")
+            once(container.get("ports", []), "containerPort", "protocol")
+            once(container.get("volumeMounts", []), "mountPath")
+    for document in docs:
+        if document["kind"] == "Service":
+            once(document["spec"]["ports"], "port", "protocol")
+
+
+def test_openshift_may_choose_the_user():
+    ours = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
+    spec = chart.deployment(chart.render({**URL, "podSecurityContext": ours}))["spec"]["template"]["spec"]
+    assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+@pytest.mark.parametrize("name", chart.SETS)
 def test_a_rollout_never_goes_below_what_serves(name):
     spec = chart.deployment(chart.rendered(name))["spec"]
     assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0

@@ -71,6 +71,8 @@ def test_the_schema_refuses(helm, wrong, words):
         ({**URL, "keda": {"enabled": True}}, "keda.prometheus"),
         ({**URL, "metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}}, "twice"),
         ({**URL, "service": {"type": "NodePort"}, "metrics": {"serviceMonitor": {"enabled": True}}}, "podMonitor"),
+        ({**URL, "extraVolumes": [{"name": "config", "emptyDir": {}}]}, "extraVolumes"),
+        ({**URL, "service": {"port": 80, "opsPort": 80}}, "must differ"),
         ({**URL, "drain": {"terminationGracePeriodSeconds": 16}}, "at least 17"),
         ({**URL, "drain": {"delaySeconds": 20}, "config": {"http": {"shutdown_seconds": 20}}}, "at least 42"),
         ({**URL, "config": {"http": {"port": 1}}}, "config.http.port cannot be set there"),
