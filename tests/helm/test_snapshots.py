@@ -133,6 +133,11 @@ def test_extra_environment_wins_and_is_given_once():
     found = env(chart.render(values))
     assert found["REDIS_URL"]["valueFrom"]["secretKeyRef"]["name"] == "a"
     assert found["BIG"]["value"] == "1000000", "no exponent"
+    # The hook keeps its own user.
+    docs = chart.render({**values, "migrate": {"enabled": True, "redis": {"existingSecret": "other"}}})
+    (migrate,) = chart.named(docs, "Job", "-migrate")["spec"]["template"]["spec"]["containers"]
+    hook = {item["name"]: item for item in migrate["env"]}
+    assert hook["REDIS_URL"]["valueFrom"]["secretKeyRef"]["name"] == "other" and hook["BIG"]["value"] == "1000000"
 
 
 def test_a_password_is_named_after_it_is_there():

@@ -81,8 +81,11 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- /* The hook's Redis user stays its own. */ -}}
 {{- range $name, $value := .root.Values.extraEnv -}}
+{{- if or $.server (not (hasPrefix "REDIS_" $name)) -}}
 {{- $_ := set $env $name (ternary $value (dict "value" (include "mcp-messaging.text" $value)) (kindIs "map" $value)) -}}
+{{- end -}}
 {{- end -}}
 {{- /* By name, each once: a name given twice fails an apply. A value may refer to names before it ($(NAME)); K, then O, then R. */ -}}
 {{- range $n, $name := keys $env | sortAlpha }}
