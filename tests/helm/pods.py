@@ -129,7 +129,7 @@ class Service:
     """
 
     def __init__(self, lag):
-        self.lag, self.pods, self.turn = lag, [], 0
+        self.lag, self.pods, self.turn, self.open = lag, [], 0, set()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
 
@@ -147,10 +147,9 @@ class Service:
 
     async def close(self):
         self.server.close()
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
+        for task in list(self.open):
             task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        await asyncio.gather(*self.open, return_exceptions=True)
 
     def add(self, pod):
         self.pods = [*self.pods, pod]
@@ -164,14 +163,20 @@ class Service:
         threading.Timer(self.lag, later).start()
 
     async def serve(self, reader, writer):
+        self.open.add(asyncio.current_task())  # the loop alone would let go of it
         pods = self.pods
         self.turn += 1
         try:
-            there = await asyncio.open_connection("127.0.0.1", pods[self.turn % len(pods)].port)
+            from_pod, to_pod = await asyncio.open_connection("127.0.0.1", pods[self.turn % len(pods)].port)
+            try:
+                await asyncio.gather(self.pass_on(reader, to_pod), self.pass_on(from_pod, writer))
+            finally:
+                to_pod.close()
+                writer.close()
         except OSError:
             writer.transport.abort()
-            return
-        await asyncio.gather(self.pass_on(reader, there[1]), self.pass_on(there[0], writer))
+        finally:
+            self.open.discard(asyncio.current_task())
 
     @staticmethod
     async def pass_on(reader, writer):
