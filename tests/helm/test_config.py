@@ -1,0 +1,115 @@
+"""What the chart says to the server, the server accepts; and helm test's pods find what they are for."""
+
+import os
+import subprocess
+import tomllib
+
+import pytest
+
+import chart
+from pods import Pod
+from processes import BINARY, Redis, free_port
+
+
+def check_config(docs, tmp_path, environment):
+    path = tmp_path / "config.toml"
+    path.write_text(chart.named(docs, "ConfigMap", "mcp-messaging")["data"]["config.toml"])
+    return subprocess.run([BINARY, "check-config", "--config", path], env=environment, capture_output=True, text=True, timeout=30)
+
+
+@pytest.mark.parametrize("name", [name for name in chart.SETS if name != "gateway"])
+def test_the_server_accepts_its_configuration(name, tmp_path):
+    """With the chart's plain environment too; the URL as ci's sets have it, with a password put in."""
+    docs = chart.rendered(name)
+    environment = {item["name"]: item.get("value", "") for item in chart.container(docs)["env"]}
+    environment.pop("SSL_CERT_FILE", None)  # test_redis.py has an authority
+    urls = [doc["stringData"]["url"] for doc in docs if doc["kind"] == "Secret"]
+    url = environment["REDIS_URL"] or (urls or ["redis://of-an-existing-secret:6379"])[0]
+    environment["REDIS_URL"] = url.replace("$(REDIS_PASSWORD)", "p")
+    done = check_config(docs, tmp_path, environment)
+    assert done.returncode == 0, done.stderr
+    shown = tomllib.loads(done.stdout)
+    assert shown["auth"]["mode"] == "none" and shown["http"]["port"] == 8123
+    assert shown["ops"]["listen"] == "0.0.0.0:9090"
+    if name == "everything":
+        assert shown["messaging"]["ttl_seconds"] == 600 and shown["redis"]["command_timeout_seconds"] == 1.5
+        assert shown["limits"]["inbox_bytes"] == 33554432, "a large whole number"
+        assert shown["limits"]["inbox_messages"] == 2000000, "of extraEnv"
+        assert shown["http"]["allowed_origins"] == ["https://app.example.com"]
+        assert "10.0.0.10:8123" in shown["http"]["allowed_hosts"] and "mail.example.org" in shown["http"]["allowed_hosts"]
+        assert shown["log"]["level"] == "info,mcp_messaging=debug"
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"http": {"worker": 2}}, "worker"),
+        ({"limit": {"recipients": 2}}, "limit"),
+        ({"messaging": {"ttl_seconds": "long"}}, "messaging.ttl_seconds"),
+        ({"messaging": {"ttl_seconds": 0}}, "messaging.ttl_seconds"),
+        ({"log": {"format": 'a"b\\c\n'}}, "log.format"),
+    ],
+)
+def test_a_setting_that_the_server_does_not_know_is_named(wrong, words, tmp_path):
+    """As in a pod, where it ends the start, and in the hook, where it ends the upgrade."""
+    docs = chart.render({"redis": {"url": "redis://h"}, "config": wrong})
+    done = check_config(docs, tmp_path, {"REDIS_URL": "redis://h"})
+    assert done.returncode == 78 and words in done.stderr, done.stderr
+
+
+def test_every_setting_can_be_set(tmp_path):
+    """All of default.toml but what the chart decides comes through it unchanged in kind."""
+    with open(chart.ROOT / "deploy" / "config" / "default.toml", "rb") as file:
+        defaults = tomllib.load(file)
+    for section, key in (("http", "host"), ("http", "port"), ("http", "allowed_hosts"), ("ops", "listen"), ("auth", "mode"), ("queue", "backend"), ("redis", "url")):
+        del defaults[section][key]
+    docs = chart.render({"redis": {"url": "redis://h"}, "config": {section: keys for section, keys in defaults.items() if keys}})
+    done = check_config(docs, tmp_path, {"REDIS_URL": "redis://h"})
+    assert done.returncode == 0, done.stderr
+    shown = tomllib.loads(done.stdout)
+    for section, keys in defaults.items():
+        for key, value in keys.items():
+            assert shown[section][key] == value, f"{section}.{key}"
+
+
+def test_helm_test_passes_on_a_release_that_works_and_fails_on_one_that_does_not(tmp_path):
+    with Redis(tmp_path / "redis") as redis:
+        docs = chart.render({"redis": {"url": f"redis://127.0.0.1:{redis.port}"}})
+        pod = Pod(docs, tmp_path / "pod")
+        try:
+            pod.until_ready()
+            assert run_test_pod(docs, "-test-ready", pod.ops).returncode == 0
+            done = run_test_pod(docs, "-test-round-trip", pod.port)
+            assert done.returncode == 0 and "sent and read back" in done.stdout, done
+            assert run_test_pod(docs, "-test-round-trip", pod.port).returncode == 0, "it can be repeated"
+        finally:
+            pod.end()
+        nobody = free_port()
+        assert run_test_pod(docs, "-test-ready", nobody).returncode == 1
+        assert run_test_pod(docs, "-test-round-trip", nobody).returncode != 0
+        # The endpoint's own port answers, but not as a mailbox does.
+        docs = chart.render({"redis": {"url": f"redis://127.0.0.1:{redis.port}"}}, release="other")
+        pod = Pod(docs, tmp_path / "other")
+        try:
+            pod.until_ready()
+            assert run_test_pod(docs, "-test-round-trip", pod.ops).returncode != 0
+        finally:
+            pod.end()
+
+
+def run_test_pod(docs, suffix, port):
+    """Its command and environment; the Service's name is 127.0.0.1 here."""
+    spec = chart.named(docs, "Pod", suffix)["spec"]
+    (container,) = spec["containers"]
+    service = chart.named(docs, "Service")
+    name, ports = service["metadata"]["name"], {item["port"] for item in service["spec"]["ports"]}
+    environment = {}
+    for item in container["env"]:
+        value = item["value"].replace(name, "127.0.0.1")
+        for known in ports:
+            value = value.replace(str(known), str(port))
+        environment[item["name"]] = value
+    command = container.get("command", [str(BINARY)]) + container["args"]
+    if command[0] == "sh":
+        environment["PATH"] = os.environ["PATH"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
