@@ -3,7 +3,7 @@
     table.py FOLDER write    puts it between the markers of docs/clients.md
     table.py FOLDER check    whether docs/clients.md names the clients, versions and revisions that ran
 
-FOLDER holds the outputs: CLIENT.MODE.TITLE.out, one a conversation.
+FOLDER holds the outputs: CLIENT.MODE.TITLE.PART.out.
 """
 
 import datetime
@@ -32,13 +32,15 @@ def rmcp():
     locked = (ROOT / "Cargo.lock").read_text()
     version = re.search(r'name = "rmcp"\nversion = "(.*)"', locked)[1]
     for mode, revision in (("initialize", "2025-11-25"), ("discover", "2026-07-28")):
-        yield f"| Rust | `rmcp` | {version} | {mode} | {revision} | " + "lane `rust` | " * len(COLUMNS)
+        yield f"| Rust | `rmcp` | {version} | {mode} | {revision} | " + "lane `rust` | " * len(
+            COLUMNS
+        )
 
 
 def conversations(folder):
     """Per client, in the order of their names: who it is, and what each group came to."""
     clients = {}
-    for file in sorted(pathlib.Path(folder).glob("*.*.*.out")):
+    for file in sorted(pathlib.Path(folder).glob("*.*.*.*.out")):
         who = None
         for line in file.read_text().splitlines():
             if line.startswith("client "):
@@ -69,9 +71,15 @@ def table(clients):
             else:
                 cells.append("not run")
         language, package, version, mode, revision = who
-        rows.append(" | ".join([f"| {language}", f"`{package}`", version, mode, revision, *cells, ""]))
+        rows.append(
+            " | ".join([f"| {language}", f"`{package}`", version, mode, revision, *cells, ""])
+        )
     head = ["", "client", "version", "mode", "revision", *COLUMNS.values()]
-    lines = ["| " + " | ".join(head) + " |", "|-" * len(head) + "|", *(row.rstrip() for row in rows)]
+    lines = [
+        "| " + " | ".join(head) + " |",
+        "|-" * len(head) + "|",
+        *(row.rstrip() for row in rows),
+    ]
     lines += [row.rstrip() for row in rmcp()] + [""]
     lines += [f"{n}. {note}" for n, note in enumerate(notes, 1)]
     return lines
@@ -90,7 +98,10 @@ def main():
     missing = [who for who in clients if list(who) not in named]
     for who in missing:
         print("not in docs/clients.md:", *who)
-    print("FAIL" if missing else "ok  ", "[docs] docs/clients.md names the clients, versions and revisions that ran")
+    print(
+        "FAIL" if missing else "ok  ",
+        "[docs] docs/clients.md names the clients, versions and revisions that ran",
+    )
     return 1 if missing else 0
 
 

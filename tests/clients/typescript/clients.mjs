@@ -1,10 +1,10 @@
 // The clients, each behind the same few words: what `conversation.mjs` says, said with one library or program.
 //
 // A client that cannot do a thing throws `Unavailable` with the reason. `patience` is after how many seconds the client
-// itself gives a call up; without it, after what the client does by itself.
+// itself gives a call up, where that can be said.
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -18,7 +18,7 @@ export class Unavailable extends Error {}
 const ABOUT = { name: 'conversation', version: '1' };
 const modules = fileURLToPath(new URL('node_modules/', import.meta.url));
 const versionOf = (name) => JSON.parse(readFileSync(join(modules, name, 'package.json'), 'utf8')).version;
-const options = (patience) => (patience ? { timeout: patience * 1000 } : {});
+const options = (patience) => ({ timeout: patience * 1000 });
 
 // What the server says has changed, one at a time and in turn.
 class Changes {
@@ -40,7 +40,9 @@ class Changes {
 class Sdk2 {
   static package = '@modelcontextprotocol/client';
   fewWords = false; // whether a call costs so much that a check makes do with fewer
+  limit = Infinity; // seconds after which every call ends, whatever is said
   largest = Infinity; // bytes of one message that the client can take
+  corrects = false; // whether it makes what the schema asks for of arguments that are something else
   tellsOfGivingUp = true; // whether the server learns that a call was given up
 
   static async connect(url, mode) {
@@ -161,6 +163,8 @@ class Inspector {
   static package = '@modelcontextprotocol/inspector';
   fewWords = true;
   tellsOfGivingUp = true;
+  corrects = true;
+  limit = 60; // its command line reads `requestTimeout` of no configuration
   largest = 100_000; // one argument of a program is at most 128 KiB on Linux
 
   static async connect(url, mode) {
@@ -177,12 +181,11 @@ class Inspector {
     rmSync(this.home, { recursive: true, force: true });
   }
 
-  async run(args, patience = 90) {
-    const config = join(this.home, `${patience}.json`);
-    const server = { type: 'streamable-http', url: this.url, protocolEra: this.mode, requestTimeout: patience * 1000 };
-    writeFileSync(config, JSON.stringify({ mcpServers: { messaging: server } }));
+  async run(args) {
     const program = join(modules, '@modelcontextprotocol/inspector/clients/cli/build/index.js');
-    const child = spawn(process.execPath, [program, '--config', config, '--server', 'messaging', '--format', 'json', '--quiet', ...args], {
+    // The transport is said because it is guessed from the URL only without a slash at its end.
+    const where = ['--transport', 'http', this.url, '--protocol-era', this.mode];
+    const child = spawn(process.execPath, [program, ...where, '--format', 'json', '--quiet', ...args], {
       env: { ...process.env, HOME: this.home },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
@@ -197,8 +200,8 @@ class Inspector {
     return (await this.run(['--method', 'tools/list'])).tools;
   }
 
-  call(name, args, patience) {
-    return this.run(['--method', 'tools/call', '--tool-name', name, '--tool-args-json', JSON.stringify(args)], patience);
+  call(name, args) {
+    return this.run(['--method', 'tools/call', '--tool-name', name, '--tool-args-json', JSON.stringify(args)]);
   }
 
   async resources() {
