@@ -79,16 +79,16 @@ def same(got, wanted):
     assert got == wanted, f"got {got!r:.300}, wanted {wanted!r:.300}"
 
 
-async def waiting(reader, writer, timeout=120):
-    """Until the server says that `reader` has a blocking call open: its presence in a directory look-up."""
+async def waiting(reader, writer, wanted=True, timeout=120):
+    """Until the server says that `reader` has a blocking call open, or has none: its presence in a directory look-up."""
     (await writer.call("checkin_client", client_id=reader.id, name="reader")).ok()
     give_up = time.monotonic() + timeout
     while time.monotonic() < give_up:
         clients = (await writer.call("list_clients", query=reader.id)).ok()["clients"]
-        if any(c["client_id"] == reader.id and c["waiting"] for c in clients):
+        if any(c["client_id"] == reader.id and c["waiting"] for c in clients) == wanted:
             return
         await asyncio.sleep(0.05)
-    raise AssertionError(f"{reader.id} was never seen waiting")
+    raise AssertionError(f"{reader.id} was never seen {'waiting' if wanted else 'gone'}")
 
 
 CHECKS = []
@@ -227,15 +227,11 @@ async def own_timeout(a, b, c):
     else:
         raise AssertionError("the call did not time out")
     if b.client.tells_of_giving_up:
-        await asyncio.sleep(0.5)  # the cancellation travels
-        await a.send(b, "after the timeout")
-        same(await b.texts(wait_seconds=5), ["after the timeout"])
+        await waiting(b, a, False)
     else:
-        # Its stream stays open: its next blocking call ends the older one.
-        reader = asyncio.create_task(b.texts(wait_seconds=50))
-        await asyncio.sleep(0.5)
-        await a.send(b, "after the timeout")
-        same(await reader, ["after the timeout"])
+        same(await b.texts(wait_seconds=1), [])  # the next blocking call ends the older one
+    await a.send(b, "after the timeout")
+    same(await b.texts(wait_seconds=5), ["after the timeout"])
 
 
 @check("killed")
@@ -249,7 +245,7 @@ async def killed(a, b, c):
     finally:
         other.kill()
         await other.wait()
-    await asyncio.sleep(0.5)  # the hang-up travels
+    await waiting(b, a, False)
     await a.send(b, "after the kill")
     same(await b.texts(wait_seconds=5), ["after the kill"])
 

@@ -134,7 +134,7 @@ class McpRemote extends Sdk2 {
     // Of a cancellation it makes a notification, which in the newer revision means nothing: there a closed stream is one.
     Object.assign(self, { client: new Client(ABOUT), home, mode, said: '', tellsOfGivingUp: mode === 'legacy' });
     transport.stderr.on('data', (text) => { self.said += text; });
-    await self.client.connect(transport);
+    await self.client.connect(transport, options(120)); // it starts slowly
     return self;
   }
 

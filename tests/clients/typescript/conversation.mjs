@@ -63,14 +63,14 @@ class Agent {
   }
 }
 
-// Until the server says that `reader` has a blocking call open.
-async function waiting(reader, writer) {
+// Until the server says that `reader` has a blocking call open, or has none.
+async function waiting(reader, writer, wanted = true) {
   await writer.ok('checkin_client', { client_id: reader.id, name: 'reader' });
   for (const giveUp = Date.now() + 120_000; Date.now() < giveUp; await sleep(50)) {
     const { clients } = await writer.ok('list_clients', { query: reader.id });
-    if (clients.some((c) => c.client_id === reader.id && c.waiting)) return;
+    if (clients.some((c) => c.client_id === reader.id && c.waiting) === wanted) return;
   }
-  assert.fail(`${reader.id} was never seen waiting`);
+  assert.fail(`${reader.id} was never seen ${wanted ? 'waiting' : 'gone'}`);
 }
 
 // Each check gets three fresh agents. Its name begins with its group.
@@ -151,7 +151,7 @@ const CHECKS = {
   async '[give up] a client that gave up waiting loses nothing that is sent afterwards'(a, b) {
     if (!b.client.tellsOfGivingUp) throw new Unavailable('it gives up towards its host only; its stream to the server stays open');
     await assert.rejects(b.get({ wait_seconds: 80 }, 1), /timed out/i);
-    await sleep(500); // the cancellation travels
+    await waiting(b, a, false);
     await a.send(b, 'after the timeout');
     assert.deepEqual(await b.texts({ wait_seconds: 5 }), ['after the timeout']);
   },
@@ -163,7 +163,7 @@ const CHECKS = {
     } finally {
       process.kill(-other.pid, 'SIGKILL'); // with the programs that it started
     }
-    await sleep(500); // the hang-up travels
+    await waiting(b, a, false);
     await a.send(b, 'after the kill');
     assert.deepEqual(await b.texts({ wait_seconds: 5 }), ['after the kill']);
   },
