@@ -18,6 +18,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import yaml
+
 ROOT = pathlib.Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/rules.yml"
 JOB = "mcp-messaging"
@@ -136,6 +138,17 @@ class Replica:
             )
             return json.loads(connection.getresponse().read())
 
+    def behind(self, tool, **arguments):
+        """Calls a tool in a thread of its own. That the replica is gone is no fault of the caller's."""
+
+        def calling():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                self.call(tool, **arguments)
+
+        thread = threading.Thread(target=calling, daemon=True)
+        thread.start()
+        return thread
+
     def hang_up(self, tool, after=0.2, **arguments):
         """Calls a tool and closes the connection while it waits."""
         with contextlib.suppress(TimeoutError):
@@ -187,8 +200,8 @@ class Prometheus:
 class Installation:
     """Redis, replicas and Prometheus. A context manager."""
 
-    def __init__(self, folder, replicas=2, **settings):
-        self.folder, self.wanted, self.settings = folder, replicas, settings
+    def __init__(self, folder, replicas=2, redis=(), **settings):
+        self.folder, self.wanted, self.redis_options, self.settings = folder, replicas, redis, settings
         self.replicas, self.redis, self.prometheus, self.loads = [], None, None, []
         self.redis_port = free_port()
 
@@ -214,7 +227,7 @@ class Installation:
 
     def start_redis(self):
         port = str(self.redis_port)
-        arguments = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
+        arguments = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder), *self.redis_options]
         self.redis = Process(self.folder, "redis", arguments)
         self.redis.answering(lambda: self.redis_says("PING") == "PONG")
 
@@ -233,7 +246,7 @@ class Installation:
         expression = alerts()[alert]["expr"]
         return until(lambda: self.prometheus.query(expression), within)[0][0]
 
-    def silent(self):
+    def holding(self):
         """The alerts whose expression holds now: none, when all is well."""
         return sorted(name for name, rule in alerts().items() if self.prometheus.query(rule["expr"]))
 
@@ -266,8 +279,6 @@ class Load:
 
 def rules():
     """Every rule of the file."""
-    import yaml
-
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 

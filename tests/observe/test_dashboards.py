@@ -14,6 +14,7 @@ from traffic import conversation, trouble
 
 FOLDER = pathlib.Path(generate.DASHBOARDS)
 NAMES = sorted(generate.BOARDS)
+pytestmark = pytest.mark.xdist_group("dashboards")  # they share an installation
 
 
 def dashboard(name):

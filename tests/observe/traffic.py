@@ -1,7 +1,5 @@
 """What agents do, for a Prometheus to see."""
 
-import threading
-
 
 def conversation(installation):
     """Work for `Installation.repeat`: a message to somebody who waits on the other replica, a question and its answer."""
@@ -9,16 +7,10 @@ def conversation(installation):
 
     def work(number):
         name = f"reader-{number % 8}"
-        waiting = threading.Thread(target=there.call, args=("get_messages",), kwargs={"client_id": name, "wait_seconds": 5})
-        waiting.start()
+        waiting = there.behind("get_messages", client_id=name, wait_seconds=5)
         here.call("send_message", sender_id="writer", recipient_id=name, message=f"message {number}")
         waiting.join()
-        asking = threading.Thread(
-            target=here.call,
-            args=("send_message_and_wait",),
-            kwargs={"sender_id": "asker", "recipient_id": "answerer", "message": "a question", "timeout": 5},
-        )
-        asking.start()
+        asking = here.behind("send_message_and_wait", sender_id="asker", recipient_id="answerer", message="a question", timeout=5)
         mail = there.call("get_messages", client_id="answerer", wait_seconds=5)
         for message in mail["messages"] if mail else []:
             there.call(
