@@ -4,7 +4,7 @@
 ci:
     .ci/run
 
-# Lanes: rust, clients, deploy.
+# Lanes: rust, clients, deploy, observe.
 test *lanes:
     ./test {{lanes}}
 
