@@ -92,7 +92,6 @@ def heatmap(title, description, query, width=12):
         "color": {"mode": "scheme", "scheme": "Oranges", "steps": 64, "exponent": 0.5},
         "yAxis": {"unit": "s"},
         "cellGap": 1,
-        "tooltip": {"mode": "single", "yHistogram": False},
         "legend": {"show": True},
     }
     return panel("heatmap", title, description, [(query, "{{le}}")], "s", width, options=options)
@@ -334,6 +333,7 @@ OVERVIEW = dashboard(
             "refused with a reason, or is a send that the store failed. cancelled: the client hung up. The rest are malformed requests.",
             (f'sum by (error_type) (rate({CALLS}_count{{$scope, error_type!=""}}[$__rate_interval]))', "{{error_type}}"),
             unit="reqps",
+            noValue="none so far",
             width=12,
         ),
     ),
@@ -472,6 +472,7 @@ DELIVERY_BOARD = dashboard(
             "gives up before the wait ends. Nothing is lost, mail comes again.",
             (f'sum by (gen_ai_tool_name) (rate({CALLS}_count{{$scope, error_type="cancelled"}}[$__rate_interval]))', "{{gen_ai_tool_name}}"),
             unit="reqps",
+            noValue="none so far",
             width=12,
         ),
     ),

@@ -6,6 +6,9 @@ import signal
 import time
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 import check_dashboards
 import generate
@@ -52,6 +55,26 @@ def test_the_file_is_what_its_source_says(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_dashboard_has_no_lint(name):
     assert list(check_dashboards.lint(dashboard(name))) == []
+
+
+def lost(written, read, place=""):
+    """What the one has and the other does not."""
+    if isinstance(written, dict) and isinstance(read, dict):
+        for key, value in written.items():
+            yield from lost(value, read.get(key, "nothing"), f"{place}/{key}")
+    elif isinstance(written, list) and isinstance(read, list) and len(written) == len(read):
+        for number, (one, other) in enumerate(zip(written, read, strict=True)):
+            yield from lost(one, other, f"{place}/{number}")
+    elif written != read:
+        yield f"{place}: {written!r} was read as {read!r}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_grafana_s_own_schema_reads_all_of_a_dashboard(name):
+    """Options that Grafana does not know, or of another type, would not come back."""
+    register_default_plugins()
+    read = json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard(name))))
+    assert list(lost(dashboard(name), read)) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
