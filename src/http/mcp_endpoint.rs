@@ -4,6 +4,7 @@ use std::{convert::Infallible, future::poll_fn, pin::Pin, rc::Rc, task::Poll};
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
+    body::MessageBody,
     http::{
         StatusCode,
         header::{
@@ -22,10 +23,10 @@ use super::{
     io::Connection,
     origin,
     settle::{LastChunk, Settling},
-    sse::Stream,
+    sse,
     state::{HttpConfig, HttpState},
 };
-use crate::mcp::{Answer, Field, Finished, Frame, Headers, Incoming};
+use crate::mcp::{Answer, Field, Finished, Frame, Headers, Incoming, Operation};
 
 static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 static METHOD: HeaderName = HeaderName::from_static("mcp-method");
@@ -82,7 +83,7 @@ async fn handle(
     let accepted = Accepted::read(headers)?;
     let body = read(headers, payload, &state.config).await?;
     let finished = match state.mcp.receive(&protocol_headers(headers), &body) {
-        Incoming::Answer(ready) => return Ok(written(ready)),
+        Incoming::Answer(ready) => return Ok(written(request, ready)),
         Incoming::Accepted => return Ok(accepted_response()),
         Incoming::Cancel(call) => {
             state.mcp.cancel(&call).await;
@@ -92,14 +93,24 @@ async fn handle(
             drop(body);
             if accepted == Accepted::Stream && call.may_wait() {
                 let connection = connection(request)?;
-                let stream = Stream::new(*call, state.config.keep_alive, connection);
-                return Ok(HttpResponse::Ok()
-                    .insert_header((CONTENT_TYPE, "text/event-stream"))
-                    .insert_header((CACHE_CONTROL, "no-store"))
-                    .insert_header(("x-accel-buffering", "no"))
-                    .body(stream));
+                let stream = sse::Call::new(*call, state.config.keep_alive, connection);
+                return Ok(stream_of(stream));
             }
             call.run(Frame::default()).await
+        }
+        Incoming::Listen(listen) => {
+            drop(body);
+            if accepted != Accepted::Stream {
+                let why = "a subscription is a stream; Accept must have text/event-stream";
+                return Err(refusal(StatusCode::NOT_ACCEPTABLE, why));
+            }
+            match listen.begin().await {
+                Ok((subscription, operation)) => {
+                    log_when_written(request, Some(operation));
+                    return Ok(stream_of(sse::Feed::new(subscription, state.config.keep_alive)));
+                }
+                Err(finished) => finished,
+            }
         }
         Incoming::Batch(batch) => batch.run().await,
     };
@@ -112,11 +123,27 @@ fn answer(status: StatusCode) -> HttpResponseBuilder {
     builder
 }
 
+fn stream_of(body: impl MessageBody + 'static) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, "text/event-stream"))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header(("x-accel-buffering", "no"))
+        .body(body)
+}
+
+/// The log line of a request must not delay its answer.
+fn log_when_written(request: &HttpRequest, operation: Option<Operation>) {
+    if let Some(connection) = request.conn_data::<Rc<Connection>>() {
+        connection.drop_when_written(operation);
+    }
+}
+
 fn accepted_response() -> HttpResponse {
     HttpResponse::Accepted().finish()
 }
 
-fn written(ready: Answer) -> HttpResponse {
+fn written(request: &HttpRequest, ready: Answer) -> HttpResponse {
+    log_when_written(request, Some(ready.operation));
     let mut builder = answer(status(ready.status));
     if let Some(session) = ready.session {
         builder.insert_header((SESSION.clone(), session));
@@ -125,7 +152,8 @@ fn written(ready: Answer) -> HttpResponse {
 }
 
 fn finish(request: &HttpRequest, finished: Finished) -> Result<HttpResponse, Refusal> {
-    let Finished { status: code, body, delivery } = finished;
+    let Finished { status: code, body, delivery, operation } = finished;
+    log_when_written(request, operation);
     if body.is_empty() {
         return Ok(accepted_response());
     }

@@ -1,7 +1,8 @@
-//! A call that may wait, as a stream: headers at once, a sign of life while it waits, its answer.
+//! Streams: a call that may wait, and a subscription. Headers at once, a sign of life while nothing
+//! happens, and the last message ends it.
 //!
-//! The body itself drives the call: when the client hangs up, actix drops the body and so the call.
-//! One waiter is one future and one timer.
+//! The body itself drives what it streams: when the client hangs up, actix drops the body and so the
+//! call or the subscription. One stream is one future and one timer.
 
 use std::{
     convert::Infallible,
@@ -14,17 +15,18 @@ use std::{
 
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
+use futures_util::Stream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{io::Connection, settle::LastChunk};
-use crate::mcp::{Finished, Frame, PreparedCall, Progress};
+use crate::mcp::{Finished, Frame, PreparedCall, Progress, Subscription};
 
-/// What an answer is framed in.
+/// What a message is framed in.
 const EVENT: Frame = Frame { before: "event: message\ndata: ", after: "\n\n" };
 const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
-/// The body of a stream.
-pub(super) struct Stream {
+/// The body of a call's answer.
+pub(super) struct Call {
     connection: Rc<Connection>,
     stage: Stage,
 }
@@ -43,7 +45,7 @@ struct Waiting {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Stream {
+impl Call {
     pub(super) fn new(mut call: PreparedCall, every: Duration, connection: Rc<Connection>) -> Self {
         let progress = call.take_progress();
         let waiting = Waiting { progress, call: Box::pin(call.run(EVENT)), every, timer: None };
@@ -62,7 +64,8 @@ impl Stream {
     }
 
     fn answer(&mut self, finished: Finished, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let Finished { body, delivery, .. } = finished;
+        let Finished { status: _, body, delivery, operation } = finished;
+        self.connection.drop_when_written(operation);
         self.stage = Stage::Done;
         if body.is_empty() {
             return Poll::Ready(None);
@@ -99,7 +102,7 @@ impl Waiting {
     }
 }
 
-impl MessageBody for Stream {
+impl MessageBody for Call {
     type Error = Infallible;
 
     fn size(&self) -> BodySize {
@@ -111,5 +114,42 @@ impl MessageBody for Stream {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         self.get_mut().poll(cx).map(|chunk| chunk.map(Ok))
+    }
+}
+
+/// The body of a subscription.
+pub(super) struct Feed {
+    messages: Pin<Box<dyn Stream<Item = Bytes>>>,
+    every: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Feed {
+    pub(super) fn new(subscription: Subscription, every: Duration) -> Self {
+        let messages = Box::pin(subscription.messages(EVENT));
+        Self { messages, every, timer: Box::pin(sleep(every)) }
+    }
+}
+
+impl MessageBody for Feed {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let feed = self.get_mut();
+        let message = match feed.messages.as_mut().poll_next(cx) {
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(Some(message)) => message,
+            Poll::Pending if feed.timer.as_mut().poll(cx).is_ready() => COMMENT,
+            Poll::Pending => return Poll::Pending,
+        };
+        feed.timer.as_mut().reset(Instant::now() + feed.every);
+        Poll::Ready(Some(Ok(message)))
     }
 }

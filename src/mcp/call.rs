@@ -3,16 +3,23 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-
-use super::{
-    error::McpError, operation::Operation, progress::Progress, result, revision::Era,
-    server::McpServer,
-};
+use serde::Serialize;
+use serde_json::Value;
 use tracing::Instrument;
 
+use super::{
+    error::McpError,
+    operation::Operation,
+    progress::Progress,
+    result::{self, Freshness, Writer},
+    revision::Era,
+    server::McpServer,
+};
 use crate::{
     messaging::{CallContext, Delivery},
+    prompts::{Prompt, PromptArguments},
     queue::CallKey,
+    resources::Resource,
     tools::{Arguments, Tool},
 };
 
@@ -25,15 +32,23 @@ pub struct Frame {
     pub after: &'static str,
 }
 
-/// A tool call, checked and not yet begun.
+/// A request that has to be run, checked and not yet begun.
 pub struct PreparedCall {
-    pub(super) tool: Arc<dyn Tool>,
-    pub(super) arguments: Arguments,
+    pub(super) server: McpServer,
+    pub(super) work: Work,
+    pub(super) waits: bool,
     pub(super) context: CallContext,
     pub(super) id: Box<str>,
     pub(super) era: Era,
     pub(super) progress: Option<Progress>,
     pub(super) operation: Operation,
+}
+
+/// What is to be run.
+pub(super) enum Work {
+    Tool(Arc<dyn Tool>, Arguments),
+    Resource(Arc<dyn Resource>, Box<str>),
+    Prompt(Arc<dyn Prompt>, PromptArguments),
 }
 
 /// What a call came to.
@@ -45,11 +60,18 @@ pub struct Finished {
     pub body: Bytes,
     /// To be settled by whoever writes the answer.
     pub delivery: Option<Delivery>,
+    /// To be dropped by whoever has written the answer. A batch has dropped those of its calls.
+    pub operation: Option<Operation>,
 }
 
 impl Finished {
-    fn nothing() -> Self {
-        Self { status: 202, body: Bytes::new(), delivery: None }
+    fn nothing(operation: Option<Operation>) -> Self {
+        Self { status: 202, body: Bytes::new(), delivery: None, operation }
+    }
+
+    /// An answer that carries nothing.
+    pub(super) fn plain(status: u16, body: Bytes, operation: Operation) -> Self {
+        Self { status, body, delivery: None, operation: Some(operation) }
     }
 }
 
@@ -57,7 +79,7 @@ impl PreparedCall {
     /// Whether it may take long, so that its answer should begin before it ends.
     #[must_use]
     pub fn may_wait(&self) -> bool {
-        self.tool.may_wait(&self.arguments)
+        self.waits
     }
 
     /// Where its progress is to be reported, if the client asked for that.
@@ -75,28 +97,90 @@ impl PreparedCall {
     }
 
     async fn run_in_span(self, frame: Frame) -> Finished {
-        let Self { tool, arguments, context, id, era, progress: _, operation } = self;
-        let error = match tool.call(arguments, &context).await {
-            Ok(outcome) if outcome.cancelled => {
-                operation.finish(202, "cancelled");
-                return Finished::nothing();
-            }
-            Ok(outcome) => match result::of_tool(frame, &id, era, &outcome) {
-                Ok(body) => {
-                    operation.finish(200, if outcome.is_error { "tool_error" } else { "" });
-                    return Finished { status: 200, body, delivery: outcome.delivery };
+        let Self { server, work, context, id, era, operation, waits: _, progress: _ } = self;
+        let writer = server.writer(frame, &id, era);
+        let rendered = match work {
+            Work::Tool(tool, arguments) => match tool.call(arguments, &context).await {
+                Ok(outcome) if outcome.cancelled => {
+                    return Finished::nothing(Some(operation.finish(202, "cancelled")));
                 }
-                Err(error) => {
-                    tracing::error!(error = %error, "rendering a tool result failed");
-                    McpError::Internal
-                }
+                Ok(outcome) => match writer.tool(&outcome) {
+                    Ok(body) => {
+                        let error = if outcome.is_error { "tool_error" } else { "" };
+                        let (delivery, operation) =
+                            (outcome.delivery, operation.finish(200, error));
+                        return Finished {
+                            status: 200,
+                            body,
+                            delivery,
+                            operation: Some(operation),
+                        };
+                    }
+                    Err(error) => Err(unwritten(&error)),
+                },
+                Err(error) => Err(McpError::from_tool(error, tool.name())),
             },
-            Err(error) => McpError::from_tool(error, tool.name()),
+            Work::Resource(resource, uri) => read(&writer, &*resource, &uri, &context).await,
+            Work::Prompt(prompt, arguments) => get(&writer, &*prompt, arguments, &context).await,
         };
-        let status = error.status(era);
-        operation.fail(status, &error);
-        Finished { status, body: result::error(frame, Some(&id), &error), delivery: None }
+        match rendered {
+            Ok(body) => Finished::plain(200, body, operation.finish(200, "")),
+            Err(error) => refused(frame, &id, era, &error, operation),
+        }
     }
+}
+
+async fn read(
+    writer: &Writer<'_>,
+    resource: &dyn Resource,
+    uri: &str,
+    context: &CallContext,
+) -> Result<Bytes, McpError> {
+    let read = resource.read(uri, context).await;
+    let contents = read.map_err(|error| McpError::from_resource(error, uri))?;
+    let result = ReadResult { contents: &contents };
+    writer.object(Freshness::Now, &result).map_err(|error| unwritten(&error))
+}
+
+async fn get(
+    writer: &Writer<'_>,
+    prompt: &dyn Prompt,
+    arguments: PromptArguments,
+    context: &CallContext,
+) -> Result<Bytes, McpError> {
+    let outcome = prompt.get(arguments, context).await?;
+    let result = PromptResult { description: &outcome.description, messages: &outcome.messages };
+    writer.object(Freshness::Call, &result).map_err(|error| unwritten(&error))
+}
+
+#[derive(Serialize)]
+struct ReadResult<'a> {
+    contents: &'a [Value],
+}
+
+#[derive(Serialize)]
+struct PromptResult<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    description: &'a str,
+    messages: &'a [Value],
+}
+
+/// Writes an error.
+pub(super) fn refused(
+    frame: Frame,
+    id: &str,
+    era: Era,
+    error: &McpError,
+    operation: Operation,
+) -> Finished {
+    let status = error.status(era);
+    let body = result::error(frame, Some(id), error, era);
+    Finished::plain(status, body, operation.fail(status, error))
+}
+
+fn unwritten(error: &serde_json::Error) -> McpError {
+    tracing::error!(error = %error, "rendering a result failed");
+    McpError::Internal
 }
 
 /// One message of a batch.
@@ -144,9 +228,9 @@ impl Batch {
             }
         }
         if body.len() == 1 {
-            return Finished::nothing();
+            return Finished::nothing(None);
         }
         body.push(b']');
-        Finished { status: 200, body: Bytes::from(body), delivery }
+        Finished { status: 200, body: Bytes::from(body), delivery, operation: None }
     }
 }

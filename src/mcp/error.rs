@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::{Value, json};
 
 use super::revision::{Era, Revision};
-use crate::tools::ToolError;
+use crate::{prompts::PromptError, resources::ResourceError, tools::ToolError};
 
 /// Why a request was not served. The texts are for the caller; causes never get into them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,9 +34,21 @@ pub enum McpError {
     /// A parameter of the method is missing or wrong.
     #[error("invalid params: {0}")]
     InvalidParams(&'static str),
+    /// An argument of a prompt is missing or wrong.
+    #[error("invalid params: {0}")]
+    InvalidArgument(String),
     /// No tool of that name.
     #[error("unknown tool {0:?}; tools/list says which there are")]
     UnknownTool(String),
+    /// No prompt of that name.
+    #[error("unknown prompt {0:?}; prompts/list says which there are")]
+    UnknownPrompt(String),
+    /// No resource of that URI.
+    #[error("{}", ResourceError::NotFound)]
+    UnknownResource {
+        /// What was asked for.
+        uri: String,
+    },
     /// The store does not answer.
     #[error("{}", ToolError::Unavailable)]
     Unavailable,
@@ -69,7 +81,10 @@ impl McpError {
             Self::MalformedParams(_) => row(-32602, 400, 400, "malformed_params"),
             Self::MethodNotFound => row(-32601, 200, 404, "method_not_found"),
             Self::InvalidParams(_) => row(-32602, 200, 200, "invalid_params"),
+            Self::InvalidArgument(_) => row(-32602, 200, 200, "invalid_argument"),
             Self::UnknownTool(_) => row(-32602, 200, 200, "unknown_tool"),
+            Self::UnknownPrompt(_) => row(-32602, 200, 200, "unknown_prompt"),
+            Self::UnknownResource { .. } => row(-32602, 200, 200, "unknown_resource"),
             Self::Unavailable => row(-32603, 200, 503, "unavailable"),
             Self::Internal => row(-32603, 200, 500, "internal"),
         }
@@ -77,8 +92,12 @@ impl McpError {
 
     /// The JSON-RPC code.
     #[must_use]
-    pub fn code(&self) -> i32 {
-        self.row().code
+    pub fn code(&self, era: Era) -> i32 {
+        match (self, era) {
+            // The one code that differs: 2026-07-28 took it away.
+            (Self::UnknownResource { .. }, Era::Legacy) => -32002,
+            (_, Era::Legacy | Era::Modern) => self.row().code,
+        }
     }
 
     /// The HTTP status.
@@ -104,13 +123,16 @@ impl McpError {
                 "supported": Revision::ALL.map(Revision::as_str),
                 "requested": requested,
             })),
+            Self::UnknownResource { uri } => Some(json!({ "uri": uri })),
             Self::Parse
             | Self::InvalidRequest(_)
             | Self::HeaderMismatch(_)
             | Self::MalformedParams(_)
             | Self::MethodNotFound
             | Self::InvalidParams(_)
+            | Self::InvalidArgument(_)
             | Self::UnknownTool(_)
+            | Self::UnknownPrompt(_)
             | Self::Unavailable
             | Self::Internal => None,
         }
@@ -119,6 +141,11 @@ impl McpError {
     /// That no tool is called `name`.
     pub(super) fn unknown_tool(name: &str) -> Self {
         Self::UnknownTool(shortened(name))
+    }
+
+    /// That no prompt is called `name`.
+    pub(super) fn unknown_prompt(name: &str) -> Self {
+        Self::UnknownPrompt(shortened(name))
     }
 
     /// That `requested` is not served.
@@ -132,6 +159,25 @@ impl McpError {
             ToolError::Unknown => Self::unknown_tool(name),
             ToolError::Unavailable => Self::Unavailable,
             ToolError::Internal => Self::Internal,
+        }
+    }
+
+    /// What a resource's error is on the wire.
+    pub(super) fn from_resource(error: ResourceError, uri: &str) -> Self {
+        match error {
+            ResourceError::NotFound => Self::UnknownResource { uri: uri.to_owned() },
+            ResourceError::Unavailable => Self::Unavailable,
+            ResourceError::Internal => Self::Internal,
+        }
+    }
+}
+
+impl From<PromptError> for McpError {
+    fn from(error: PromptError) -> Self {
+        match error {
+            PromptError::Argument(why) => Self::InvalidArgument(why),
+            PromptError::Unavailable => Self::Unavailable,
+            PromptError::Internal => Self::Internal,
         }
     }
 }
@@ -157,13 +203,18 @@ mod tests {
             (McpError::MalformedParams("x"), -32602, 400, 400, "malformed_params"),
             (McpError::MethodNotFound, -32601, 200, 404, "method_not_found"),
             (McpError::InvalidParams("x"), -32602, 200, 200, "invalid_params"),
+            (McpError::InvalidArgument("x".into()), -32602, 200, 200, "invalid_argument"),
             (McpError::UnknownTool("x".into()), -32602, 200, 200, "unknown_tool"),
+            (McpError::UnknownPrompt("x".into()), -32602, 200, 200, "unknown_prompt"),
+            (McpError::UnknownResource { uri: "x".into() }, -32602, 200, 200, "unknown_resource"),
             (McpError::Unavailable, -32603, 200, 503, "unavailable"),
             (McpError::Internal, -32603, 200, 500, "internal"),
         ] {
-            let seen =
-                (error.code(), error.status(Era::Legacy), error.status(Era::Modern), error.label());
-            assert_eq!(seen, (code, legacy, modern, label), "{error:?}");
+            let statuses = (error.status(Era::Legacy), error.status(Era::Modern));
+            let seen = (error.code(Era::Modern), statuses, error.label());
+            assert_eq!(seen, (code, (legacy, modern), label), "{error:?}");
+            let before = if label == "unknown_resource" { -32002 } else { code };
+            assert_eq!(error.code(Era::Legacy), before, "{error:?}");
         }
     }
 

@@ -71,20 +71,23 @@ impl<'a> Headers<'a> {
         }
     }
 
-    /// `Mcp-Name` must repeat `name`, plain or coded.
-    pub(super) fn check_name(&self, name: &str) -> Result<(), McpError> {
-        let Some(value) = self.name.text("Mcp-Name")? else {
-            return Err(mismatch("Mcp-Name", "is missing; send params.name of the body"));
+    /// `Mcp-Name` must repeat `value`, which is `params.<key>`, plain or coded.
+    pub(super) fn check_name(&self, key: &'static str, value: &str) -> Result<(), McpError> {
+        let Some(header) = self.name.text("Mcp-Name")? else {
+            return Err(mismatch(
+                "Mcp-Name",
+                &format!("is missing; send params.{key} of the body"),
+            ));
         };
-        match decoded(value) {
-            Some(value) if value == name => Ok(()),
+        match decoded(header) {
+            Some(header) if header == value => Ok(()),
             Some(_) => Err(mismatch("Mcp-Name", "differs from the body")),
             None => Err(mismatch("Mcp-Name", "is not valid =?base64?...?= of UTF-8")),
         }
     }
 }
 
-fn mismatch(name: &'static str, what: &'static str) -> McpError {
+fn mismatch(name: &'static str, what: &str) -> McpError {
     McpError::HeaderMismatch(Cow::Owned(format!("{name} {what}")))
 }
 
@@ -106,11 +109,11 @@ mod tests {
 
     #[test]
     fn a_name_may_be_plain_or_coded() {
-        assert_eq!(name("echo").check_name("echo"), Ok(()));
-        assert_eq!(name("=?base64?ZWNobw==?=").check_name("echo"), Ok(()));
-        assert_eq!(name("=?base64?w6Q=?=").check_name("ä"), Ok(()));
+        assert_eq!(name("echo").check_name("name", "echo"), Ok(()));
+        assert_eq!(name("=?base64?ZWNobw==?=").check_name("name", "echo"), Ok(()));
+        assert_eq!(name("=?base64?w6Q=?=").check_name("name", "ä"), Ok(()));
         // Only the whole wrapper is one.
-        assert_eq!(name("=?base64?ZWNobw==").check_name("=?base64?ZWNobw=="), Ok(()));
+        assert_eq!(name("=?base64?ZWNobw==").check_name("name", "=?base64?ZWNobw=="), Ok(()));
     }
 
     #[test]
@@ -125,7 +128,7 @@ mod tests {
             ("=?base64? ZWNobw==?=", "echo"), // white space
             ("=?BASE64?ZWNobw==?=", "echo"),  // the wrapper is case-sensitive
         ] {
-            assert!(name(value).check_name(body).is_err(), "{value:?}");
+            assert!(name(value).check_name("name", body).is_err(), "{value:?}");
         }
     }
 

@@ -22,7 +22,11 @@ pub(super) struct Params<'a> {
     #[serde(borrow, default)]
     name: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    uri: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     arguments: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    notifications: Option<&'a RawValue>,
     #[serde(borrow, default)]
     cursor: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "protocolVersion")]
@@ -56,18 +60,39 @@ impl<'a> Params<'a> {
         self.name.and_then(text).ok_or(missing)
     }
 
+    /// `params.uri`.
+    pub(super) fn uri(&self) -> Result<Cow<'a, str>, McpError> {
+        let missing = McpError::InvalidParams("uri is missing or not a string");
+        self.uri.and_then(text).ok_or(missing)
+    }
+
     /// `params.arguments`; none is an empty object.
     pub(super) fn arguments(&self) -> Result<Arguments, McpError> {
         let Some(raw) = self.arguments else { return Ok(Arguments::new()) };
-        let Once(arguments) = serde_json::from_str(raw.get()).map_err(|_| {
-            McpError::InvalidParams("arguments must be an object without repeated keys")
-        })?;
-        Ok(arguments)
+        serde_json::from_str(raw.get()).map(|Once(arguments)| arguments).map_err(|error| {
+            McpError::InvalidParams(if error.is_data() {
+                "arguments must be an object without repeated keys"
+            } else if error.to_string().starts_with("recursion limit") {
+                "arguments are nested too deeply; at most 127 levels are read"
+            } else {
+                "arguments have a number or a string that cannot be read"
+            })
+        })
     }
 
-    /// Whether a page other than the first is asked for.
-    pub(super) fn has_cursor(&self) -> bool {
-        self.cursor.is_some()
+    /// What `subscriptions/listen` asks to hear of.
+    pub(super) fn notifications(&self) -> Result<Wanted, McpError> {
+        let wrong =
+            "notifications must be an object of booleans and resourceSubscriptions, a list of URIs";
+        let raw = self.notifications.filter(|raw| raw.get().starts_with('{'));
+        let read = raw.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        read.ok_or(McpError::InvalidParams(wrong))
+    }
+
+    /// Which page is asked for, other than the first.
+    pub(super) fn cursor(&self) -> Result<Option<Cow<'a, str>>, McpError> {
+        let Some(raw) = self.cursor else { return Ok(None) };
+        text(raw).map(Some).ok_or(McpError::InvalidParams("cursor must be a string"))
     }
 
     /// The version that `initialize` asks for.
@@ -79,6 +104,13 @@ impl<'a> Params<'a> {
     pub(super) fn request_id(&self) -> Option<Id<'a>> {
         self.request_id.and_then(Id::from_raw)
     }
+}
+
+/// The filter of `subscriptions/listen`. Unknown kinds are ignored: they are not honoured.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Wanted {
+    #[serde(default, rename = "resourceSubscriptions")]
+    pub resources: Vec<String>,
 }
 
 /// `_meta` of a request.
@@ -193,6 +225,26 @@ mod tests {
         assert!(params(r#"{"arguments":{"a":1,"a":2}}"#).arguments().is_err());
         assert!(params(r#"{"arguments":[1]}"#).arguments().is_err());
         assert!(params(r#"{"arguments":null}"#).arguments().unwrap().is_empty());
+    }
+
+    #[test]
+    fn arguments_that_are_nested_too_deeply_are_told_so() {
+        let nested = |levels: usize| {
+            let json =
+                format!(r#"{{"arguments":{{"a":{}{}}}}}"#, "[".repeat(levels), "]".repeat(levels));
+            let json: Box<RawValue> = serde_json::from_str(&json).unwrap();
+            Params::read(Some(&json)).unwrap().arguments()
+        };
+        assert!(nested(120).is_ok());
+        for levels in [127, 128, 1000] {
+            let error = nested(levels).unwrap_err().to_string();
+            assert!(error.contains("nested too deeply"), "{levels}: {error}");
+        }
+        for bad in ["1e999", r#""\ud800""#] {
+            let json = format!(r#"{{"arguments":{{"a":{bad}}}}}"#);
+            let error = params(&json).arguments().unwrap_err().to_string();
+            assert!(error.contains("cannot be read"), "{bad}: {error}");
+        }
     }
 
     #[test]

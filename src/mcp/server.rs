@@ -8,40 +8,43 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    call::{Batch, BatchItem, Frame, PreparedCall},
+    call::{Batch, BatchItem, Frame, PreparedCall, Work},
     discover,
     error::McpError,
     headers::Headers,
     jsonrpc::{self, Body, Id, Message, Rejected, Request},
+    list::List,
+    listen::PreparedListen,
     meta::{Meta, Params},
-    method::Method,
+    method::{Method, Named},
+    offer::{Lists, Offer},
     operation::Operation,
     progress::Progress,
-    result::{self, Freshness},
+    result::{self, Freshness, Writer},
     revision::{Era, Revision},
-    tools::Tools,
 };
 use crate::{
-    messaging::{CallContext, MessagingService},
+    messaging::CallContext,
     model::Tenant,
     queue::{CallKey, SessionKey},
     telemetry::Metrics,
-    tools::ToolRegistry,
 };
 
-/// The protocol on a set of tools. Cheap to clone.
+/// The protocol on what a server offers. Cheap to clone.
 #[derive(Clone)]
 pub struct McpServer {
     parts: Arc<Parts>,
 }
 
 struct Parts {
-    tools: Tools,
-    messaging: MessagingService,
+    offer: Offer,
+    lists: Lists,
+    /// See [`result::info`].
+    info: String,
+    discover: String,
     metrics: Arc<Metrics>,
     tenant: Tenant,
     stop: CancellationToken,
-    discover: String,
 }
 
 /// What is to be done about a body.
@@ -54,6 +57,8 @@ pub enum Incoming {
     Cancel(CallKey),
     /// Run it.
     Call(Box<PreparedCall>),
+    /// Begin it. It is answered as a stream.
+    Listen(Box<PreparedListen>),
     /// Run it.
     Batch(Batch),
 }
@@ -67,21 +72,37 @@ pub struct Answer {
     pub body: Bytes,
     /// `Mcp-Session-Id` to be minted.
     pub session: Option<String>,
+    /// To be dropped by whoever has written the answer.
+    pub operation: Operation,
 }
 
 impl McpServer {
-    /// Serves `tools`. Waits end with "ask again" once `stop` is cancelled; `messaging` routes
-    /// cancellations.
+    /// Serves `offer`. Waits end with "ask again", and subscriptions end, once `stop` is cancelled.
     #[must_use]
-    pub fn new(
-        tools: ToolRegistry,
-        messaging: MessagingService,
-        metrics: Arc<Metrics>,
-        stop: CancellationToken,
-    ) -> Self {
-        let (tools, tenant) = (Tools::new(tools), Tenant::default());
-        let discover = discover::discover();
-        Self { parts: Arc::new(Parts { tools, messaging, metrics, tenant, stop, discover }) }
+    pub fn new(offer: Offer, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
+        let parts = Parts {
+            lists: offer.lists(),
+            info: result::info(offer.name, offer.version),
+            discover: discover::discover(&offer),
+            offer,
+            metrics,
+            tenant: Tenant::default(),
+            stop,
+        };
+        Self { parts: Arc::new(parts) }
+    }
+
+    pub(super) fn offer(&self) -> &Offer {
+        &self.parts.offer
+    }
+
+    /// See [`result::info`].
+    pub(super) fn info(&self) -> &str {
+        &self.parts.info
+    }
+
+    pub(super) fn writer<'a>(&'a self, frame: Frame, id: &'a str, era: Era) -> Writer<'a> {
+        Writer { frame, id, era, info: &self.parts.info }
     }
 
     /// Sorts the body of a POST. Nothing is run yet.
@@ -96,7 +117,8 @@ impl McpServer {
 
     /// Tells a call that its client gave it up. A failure is logged: a cancel is a courtesy.
     pub async fn cancel(&self, call: &CallKey) {
-        if let Err(error) = self.parts.messaging.cancel(call).await {
+        let Some(cancellations) = &self.parts.offer.cancellations else { return };
+        if let Err(error) = cancellations.cancel(call).await {
             tracing::warn!(error = %error, "routing a cancellation failed");
         }
     }
@@ -117,13 +139,14 @@ impl McpServer {
             match self.one(headers, item.get().as_bytes()) {
                 Incoming::Answer(Answer { session: Some(_), .. }) => {
                     let error = McpError::InvalidRequest("initialize must not be in a batch");
-                    todo.push(BatchItem::Answer(result::error(Frame::default(), None, &error)));
+                    let body = result::error(Frame::default(), None, &error, Era::Legacy);
+                    todo.push(BatchItem::Answer(body));
                 }
                 Incoming::Answer(answer) => todo.push(BatchItem::Answer(answer.body)),
                 Incoming::Cancel(call) => todo.push(BatchItem::Cancel(call)),
                 Incoming::Call(call) => todo.push(BatchItem::Call(call)),
-                // A message within a batch is never one itself.
-                Incoming::Accepted | Incoming::Batch(_) => {}
+                // Batches are legacy: a subscription is not, and a message of a batch is never one itself.
+                Incoming::Accepted | Incoming::Listen(_) | Incoming::Batch(_) => {}
             }
         }
         if todo.is_empty() {
@@ -155,70 +178,137 @@ impl McpServer {
         };
         operation.speaks(revision);
         let era = revision.era();
-        if !method.served_in(era) {
-            return refuse(operation, Some(request.id), &McpError::MethodNotFound, era);
-        }
-        let id = request.id.as_json();
-        let (members, freshness): (Cow<'_, str>, _) = match method {
-            Method::ToolsCall => {
-                return match self.prepare(headers, request, &meta, era, &mut operation) {
-                    Ok((tool, arguments, context)) => {
-                        let progress = meta.progress_token().map(Progress::new);
-                        let id = Box::from(id);
-                        let call =
-                            PreparedCall { tool, arguments, context, id, era, progress, operation };
-                        Incoming::Call(Box::new(call))
-                    }
-                    Err(error) => refuse(operation, Some(request.id), &error, era),
-                };
+        match self.sort(headers, request, method, revision, &meta, &mut operation) {
+            Ok(Sorted::Members(members, freshness)) => {
+                let writer = self.writer(Frame::default(), request.id.as_json(), era);
+                let body = writer.rendered(freshness, &members);
+                // Opaque and stored nowhere: it only routes the cancellation of this client's calls.
+                let session =
+                    (method == Method::Initialize).then(|| Uuid::now_v7().simple().to_string());
+                let operation = operation.finish(200, "");
+                Incoming::Answer(Answer { status: 200, body, session, operation })
             }
-            Method::ToolsList => match self.parts.tools.list(&request.params) {
-                Ok(list) => (list.into(), Freshness::Stable),
-                Err(error) => return refuse(operation, Some(request.id), &error, era),
-            },
-            Method::Discover => (self.parts.discover.as_str().into(), Freshness::Stable),
-            Method::Initialize => (discover::initialize(revision).into(), Freshness::Stable),
-            Method::Ping | Method::Unknown => ("".into(), Freshness::Call),
-        };
-        let body = result::rendered(id, era, freshness, &members);
-        operation.finish(200, "");
-        // Opaque and stored nowhere: it only routes the cancellation of this client's calls.
-        let session = (method == Method::Initialize).then(|| Uuid::now_v7().simple().to_string());
-        Incoming::Answer(Answer { status: 200, body, session })
+            Ok(Sorted::Work { work, waits, context }) => {
+                let (server, id) = (self.clone(), request.id.as_json().into());
+                let progress = meta.progress_token().map(Progress::new);
+                let call =
+                    PreparedCall { server, work, waits, context, id, era, progress, operation };
+                Incoming::Call(Box::new(call))
+            }
+            Ok(Sorted::Listen { resources, context }) => {
+                let (server, id) = (self.clone(), request.id.as_json().into());
+                let listen = PreparedListen { server, resources, context, id, operation };
+                Incoming::Listen(Box::new(listen))
+            }
+            Err(error) => refuse(operation, Some(request.id), &error, era),
+        }
     }
 
-    fn prepare(
-        &self,
+    /// What a request of a known revision comes to.
+    fn sort<'a>(
+        &'a self,
         headers: &Headers<'_>,
         request: &Request<'_>,
+        method: Method,
+        revision: Revision,
         meta: &Meta<'_>,
-        era: Era,
         operation: &mut Operation,
-    ) -> Result<(Arc<dyn crate::tools::Tool>, crate::tools::Arguments, CallContext), McpError> {
-        let name = request.params.name()?;
-        let tool = self.parts.tools.find(&name)?;
-        operation.calls(tool.name());
-        let arguments = request.params.arguments()?;
-        let session = match era {
-            Era::Legacy => headers.session(),
-            Era::Modern => None,
+    ) -> Result<Sorted<'a>, McpError> {
+        let (offer, lists, params) = (&self.parts.offer, &self.parts.lists, &request.params);
+        let era = revision.era();
+        if !offer.serves(method, era) {
+            return Err(McpError::MethodNotFound);
+        }
+        let list = |list: &'a List| {
+            let page = list.page(params.cursor()?)?;
+            Ok(Sorted::Members(Cow::Borrowed(page), Freshness::Stable))
         };
-        let context = CallContext {
+        let context = || CallContext {
             tenant: self.parts.tenant.clone(),
-            session: session.map(SessionKey::new),
-            call: session.map(|session| CallKey::new(session, request.id.as_json())),
             stop: self.parts.stop.clone(),
             trace: meta.trace(headers),
+            session: None,
+            call: None,
         };
-        Ok((Arc::clone(tool), arguments, context))
+        match method {
+            Method::ToolsCall => {
+                let name = params.name()?;
+                let tool = offer.tools.get(&name).ok_or_else(|| McpError::unknown_tool(&name))?;
+                operation.calls(tool.name());
+                let arguments = params.arguments()?;
+                let waits = tool.may_wait(&arguments);
+                let mut context = context();
+                // Only a wait can be given up, or be taken over by another wait of its session.
+                if waits
+                    && era == Era::Legacy
+                    && let Some(session) = headers.session()
+                {
+                    context.session = Some(SessionKey::new(session));
+                    context.call = Some(CallKey::new(session, request.id.as_json()));
+                }
+                Ok(Sorted::Work { work: Work::Tool(Arc::clone(tool), arguments), waits, context })
+            }
+            Method::ResourcesRead => {
+                let uri = params.uri()?;
+                let unknown = || McpError::UnknownResource { uri: uri.clone().into_owned() };
+                let resource = Arc::clone(offer.resources.find(&uri).ok_or_else(unknown)?);
+                let work = Work::Resource(resource, uri.into());
+                Ok(Sorted::Work { work, waits: false, context: context() })
+            }
+            Method::PromptsGet => {
+                let name = params.name()?;
+                let prompt =
+                    offer.prompts.get(&name).ok_or_else(|| McpError::unknown_prompt(&name))?;
+                let work = Work::Prompt(Arc::clone(prompt), params.arguments()?);
+                Ok(Sorted::Work { work, waits: false, context: context() })
+            }
+            Method::Listen => {
+                let resources = params.notifications()?.resources;
+                Ok(Sorted::Listen { resources, context: context() })
+            }
+            Method::ToolsList => list(&lists.tools),
+            Method::ResourcesList => list(&lists.resources),
+            Method::TemplatesList => list(&lists.templates),
+            Method::PromptsList => list(&lists.prompts),
+            Method::Discover => {
+                Ok(Sorted::Members(Cow::Borrowed(&self.parts.discover), Freshness::Stable))
+            }
+            Method::Initialize => {
+                let members = discover::initialize(offer, revision);
+                Ok(Sorted::Members(Cow::Owned(members), Freshness::Stable))
+            }
+            Method::Ping | Method::Unknown => {
+                Ok(Sorted::Members(Cow::Borrowed(""), Freshness::Call))
+            }
+        }
     }
+}
+
+/// What a request comes to.
+enum Sorted<'a> {
+    /// A result with these members.
+    Members(Cow<'a, str>, Freshness),
+    /// A result that has to be worked for.
+    Work {
+        work: Work,
+        waits: bool,
+        context: CallContext,
+    },
+    Listen {
+        resources: Vec<String>,
+        context: CallContext,
+    },
 }
 
 fn refuse(operation: Operation, id: Option<Id<'_>>, error: &McpError, era: Era) -> Incoming {
     let status = error.status(era);
-    operation.fail(status, error);
-    let body = result::error(Frame::default(), id.map(Id::as_json), error);
-    Incoming::Answer(Answer { status, body, session: None })
+    let body = result::error(Frame::default(), id.map(Id::as_json), error, era);
+    Incoming::Answer(Answer {
+        status,
+        body,
+        session: None,
+        operation: operation.fail(status, error),
+    })
 }
 
 /// A notification is never refused: nobody would read the refusal.
@@ -273,8 +363,10 @@ fn select(
             }
             meta.check_capabilities()?;
             headers.check_method(&request.method)?;
-            if method.is_named() {
-                headers.check_name(&request.params.name()?)?;
+            match method.mirrored() {
+                Some(Named::Name) => headers.check_name("name", &request.params.name()?)?,
+                Some(Named::Uri) => headers.check_name("uri", &request.params.uri()?)?,
+                None => {}
             }
         }
     }

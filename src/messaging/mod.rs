@@ -17,6 +17,7 @@ mod waiting;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use ask::{AskRequest, Asked, Reply};
@@ -64,6 +65,23 @@ impl CallContext {
     }
 }
 
+/// Tells a call that its client gave it up, on whichever replica it waits.
+#[async_trait]
+pub trait Cancellations: Send + Sync {
+    /// Ends the call, if it is one that waits. It may have ended already.
+    ///
+    /// # Errors
+    /// [`MessagingError::Queue`].
+    async fn cancel(&self, call: &CallKey) -> Result<(), MessagingError>;
+}
+
+#[async_trait]
+impl Cancellations for MessagingService {
+    async fn cancel(&self, call: &CallKey) -> Result<(), MessagingError> {
+        Ok(self.queue.cancel_call(call).await?)
+    }
+}
+
 impl MessagingService {
     /// A mailbox on a store. `tasks` runs what must outlive a call (acknowledging, giving back);
     /// wait for it at shutdown. `waiters` is shared by all mailboxes of the process.
@@ -82,14 +100,6 @@ impl MessagingService {
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.rules
-    }
-
-    /// The client of `call` gave it up: wakes it on whichever replica, so that it takes nothing.
-    ///
-    /// # Errors
-    /// [`MessagingError::Queue`].
-    pub async fn cancel(&self, call: &CallKey) -> Result<(), MessagingError> {
-        Ok(self.queue.cancel_call(call).await?)
     }
 
     /// Whether the store can be relied on now.

@@ -32,6 +32,11 @@ pub trait Resource: Send + Sync {
     /// [`ResourceError`].
     async fn read(&self, uri: &str, context: &CallContext) -> Result<Vec<Value>, ResourceError>;
 
+    /// Whether [`watch`](Self::watch) watches anything: then clients are told that they can subscribe.
+    fn can_be_watched(&self) -> bool {
+        false
+    }
+
     /// Begins to watch a URI: what changes after this has returned is seen. `None`: it never changes.
     ///
     /// # Errors

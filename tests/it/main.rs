@@ -12,6 +12,8 @@ mod endpoint;
 mod faults;
 mod house;
 mod layers;
+mod listen;
+mod offers;
 mod queue_contract;
 mod queue_model;
 mod replicas;

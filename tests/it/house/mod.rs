@@ -1,6 +1,7 @@
 //! A server on a store that remembers what was done to it, with tools made for these tests.
 
 mod client;
+mod readables;
 mod store;
 mod tools;
 
@@ -8,7 +9,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use mcp_messaging::{
     http::{self, HttpConfig, HttpState, Stopper},
-    mcp::McpServer,
+    mcp::{McpServer, Offer},
     messaging::{MessagingService, Rules, Waiters},
     telemetry::Metrics,
 };
@@ -53,7 +54,21 @@ impl House {
         Self::with(&quick(), false)
     }
 
+    /// With tools only.
+    pub(crate) fn bare() -> Self {
+        Self::serving(&quick(), false, |_| Offer::default())
+    }
+
     pub(crate) fn with(config: &HttpConfig, ops_apart: bool) -> Self {
+        Self::serving(config, ops_apart, readables::offer)
+    }
+
+    /// With what `offer` adds to the tools.
+    pub(crate) fn serving(
+        config: &HttpConfig,
+        ops_apart: bool,
+        offer: impl Fn(&Arc<Store>) -> Offer + Clone + Send + 'static,
+    ) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = http::bind(any, 64).unwrap();
         let ops_listener = ops_apart.then(|| http::bind(any, 64).unwrap());
@@ -72,9 +87,13 @@ impl House {
                     TaskTracker::new(),
                     Arc::clone(&metrics),
                 );
-                let tools = tools::registry(&messaging, &store);
-                let mcp =
-                    McpServer::new(tools, messaging.clone(), Arc::clone(&metrics), stop.clone());
+                let offer = Offer {
+                    tools: tools::registry(&messaging, &store),
+                    cancellations: Some(Arc::new(messaging.clone())),
+                    instructions: "A house for tests, with tools that do one thing each: echo, take.",
+                    ..offer(&store)
+                };
+                let mcp = McpServer::new(offer, Arc::clone(&metrics), stop.clone());
                 HttpState {
                     mcp,
                     messaging,
