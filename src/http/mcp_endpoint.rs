@@ -89,6 +89,10 @@ async fn handle(
             state.mcp.cancel(&call).await;
             return Ok(accepted_response());
         }
+        Incoming::Reply(reply) => {
+            state.mcp.replied(reply).await;
+            return Ok(accepted_response());
+        }
         Incoming::Call(call) => {
             drop(body);
             if accepted == Accepted::Stream && call.may_wait() {

@@ -16,7 +16,10 @@ use std::{
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use futures_util::Stream;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, Sleep, sleep},
+};
 
 use super::{io::Connection, settle::LastChunk};
 use crate::mcp::{Finished, Frame, PreparedCall, Progress, Subscription};
@@ -39,6 +42,10 @@ enum Stage {
 
 struct Waiting {
     call: Pin<Box<dyn Future<Output = Finished>>>,
+    /// The call's end, while what it said before is still being sent.
+    finished: Option<Finished>,
+    /// What it says before its answer.
+    messages: Option<mpsc::Receiver<String>>,
     progress: Option<Progress>,
     every: Duration,
     /// `None` until the call was seen to wait.
@@ -47,17 +54,30 @@ struct Waiting {
 
 impl Call {
     pub(super) fn new(mut call: PreparedCall, every: Duration, connection: Rc<Connection>) -> Self {
-        let progress = call.take_progress();
-        let waiting = Waiting { progress, call: Box::pin(call.run(EVENT)), every, timer: None };
+        let (progress, messages) = (call.take_progress(), call.take_messages());
+        let call = Box::pin(call.run(EVENT));
+        let waiting = Waiting { call, finished: None, messages, progress, every, timer: None };
         Self { connection, stage: Stage::Waiting(waiting) }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         match &mut self.stage {
-            Stage::Waiting(waiting) => match waiting.call.as_mut().poll(cx) {
-                Poll::Ready(finished) => self.answer(finished, cx),
-                Poll::Pending => waiting.poll_sign(cx).map(Some),
-            },
+            Stage::Waiting(waiting) => {
+                if waiting.finished.is_none()
+                    && let Poll::Ready(finished) = waiting.call.as_mut().poll(cx)
+                {
+                    waiting.finished = Some(finished);
+                }
+                if let Some(messages) = &mut waiting.messages
+                    && let Poll::Ready(Some(message)) = messages.poll_recv(cx)
+                {
+                    return Poll::Ready(Some(framed(&message)));
+                }
+                match waiting.finished.take() {
+                    Some(finished) => self.answer(finished, cx),
+                    None => waiting.poll_sign(cx).map(Some),
+                }
+            }
             Stage::Last(chunk) => chunk.poll(cx),
             Stage::Done => Poll::Ready(None),
         }
@@ -95,11 +115,13 @@ impl Waiting {
         timer.as_mut().reset(Instant::now() + self.every);
         Poll::Ready(match &mut self.progress {
             None => COMMENT,
-            Some(progress) => {
-                Bytes::from(format!("{}{}{}", EVENT.before, progress.tick(), EVENT.after))
-            }
+            Some(progress) => framed(&progress.tick()),
         })
     }
+}
+
+fn framed(message: &str) -> Bytes {
+    Bytes::from(format!("{}{message}{}", EVENT.before, EVENT.after))
 }
 
 impl MessageBody for Call {

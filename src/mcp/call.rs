@@ -5,23 +5,29 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use super::{
-    error::McpError,
+    error::{McpError, Stop},
+    meta::Argument,
     operation::Operation,
     progress::Progress,
     result::{self, Freshness, Writer},
     revision::Era,
-    server::McpServer,
+    server::{McpServer, Reply},
 };
 use crate::{
+    dialogue::{Completion, InputRequired, LogLevel},
     messaging::{CallContext, Delivery},
     prompts::{Prompt, PromptArguments},
     queue::CallKey,
     resources::Resource,
     tools::{Arguments, Tool},
 };
+
+/// Most suggestions of one completion, by the protocol.
+const SUGGESTIONS: usize = 100;
 
 /// What the transport wants around an answer, so that nobody has to copy it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,6 +47,7 @@ pub struct PreparedCall {
     pub(super) id: Box<str>,
     pub(super) era: Era,
     pub(super) progress: Option<Progress>,
+    pub(super) messages: Option<mpsc::Receiver<String>>,
     pub(super) operation: Operation,
 }
 
@@ -49,6 +56,15 @@ pub(super) enum Work {
     Tool(Arc<dyn Tool>, Arguments),
     Resource(Arc<dyn Resource>, Box<str>),
     Prompt(Arc<dyn Prompt>, PromptArguments),
+    Complete(Suggester, Argument),
+    SetLevel { level: LogLevel, session: Option<String> },
+    Subscribe { uri: String, wanted: bool, session: Option<String> },
+}
+
+/// What suggests values.
+pub(super) enum Suggester {
+    Prompt(Arc<dyn Prompt>),
+    Resource(Arc<dyn Resource>),
 }
 
 /// What a call came to.
@@ -87,6 +103,12 @@ impl PreparedCall {
         self.progress.take()
     }
 
+    /// What it says to its client before its answer, if it converses. Who does not take this carries
+    /// none of it.
+    pub fn take_messages(&mut self) -> Option<mpsc::Receiver<String>> {
+        self.messages.take()
+    }
+
     /// Runs it.
     ///
     /// # Cancel safety
@@ -97,7 +119,9 @@ impl PreparedCall {
     }
 
     async fn run_in_span(self, frame: Frame) -> Finished {
-        let Self { server, work, context, id, era, operation, waits: _, progress: _ } = self;
+        let Self { server, work, context, id, era, operation, messages, waits: _, progress: _ } =
+            self;
+        drop(messages);
         let writer = server.writer(frame, &id, era);
         let rendered = match work {
             Work::Tool(tool, arguments) => match tool.call(arguments, &context).await {
@@ -107,21 +131,42 @@ impl PreparedCall {
                 Ok(outcome) => match writer.tool(&outcome) {
                     Ok(body) => {
                         let error = if outcome.is_error { "tool_error" } else { "" };
-                        let (delivery, operation) =
-                            (outcome.delivery, operation.finish(200, error));
+                        let operation = Some(operation.finish(200, error));
                         return Finished {
                             status: 200,
                             body,
-                            delivery,
-                            operation: Some(operation),
+                            delivery: outcome.delivery,
+                            operation,
                         };
                     }
-                    Err(error) => Err(unwritten(&error)),
+                    Err(error) => Err(unwritten(&error).into()),
                 },
-                Err(error) => Err(McpError::from_tool(error, tool.name())),
+                Err(error) => Err(Stop::of_tool(error, tool.name())),
             },
             Work::Resource(resource, uri) => read(&writer, &*resource, &uri, &context).await,
             Work::Prompt(prompt, arguments) => get(&writer, &*prompt, arguments, &context).await,
+            Work::Complete(suggester, argument) => {
+                complete(&writer, &suggester, &argument, &context).await
+            }
+            Work::Subscribe { uri, wanted, session } => {
+                if let Some(subscriptions) = &server.offer().subscriptions {
+                    subscriptions.set(session.as_deref(), &uri, wanted).await;
+                }
+                Ok(writer.rendered(Freshness::Call, ""))
+            }
+            Work::SetLevel { level, session } => {
+                if let Some(levels) = &server.offer().logging {
+                    levels.set(session.as_deref(), level).await;
+                }
+                Ok(writer.rendered(Freshness::Call, ""))
+            }
+        };
+        let rendered = match rendered {
+            Err(Stop::Input(input)) => {
+                may_require(&input, era, &context).map(|()| writer.input_required(&input))
+            }
+            Err(Stop::Error(error)) => Err(error),
+            Ok(body) => Ok(body),
         };
         match rendered {
             Ok(body) => Finished::plain(200, body, operation.finish(200, "")),
@@ -130,16 +175,41 @@ impl PreparedCall {
     }
 }
 
+/// Whether the client can be told that it is to answer something first: only what it can answer.
+fn may_require(input: &InputRequired, era: Era, context: &CallContext) -> Result<(), McpError> {
+    if era == Era::Legacy {
+        return Err(McpError::InvalidParams(
+            "this needs an input that only clients of revision 2026-07-28 can be asked for",
+        ));
+    }
+    let client = context.exchange.as_deref();
+    for request in input.requests.values() {
+        let needed = match request["method"].as_str() {
+            Some("elicitation/create") => "elicitation",
+            Some("sampling/createMessage") => "sampling",
+            Some("roots/list") => "roots",
+            Some(_) | None => {
+                tracing::error!("an input is required by a method that clients do not have");
+                return Err(McpError::Internal);
+            }
+        };
+        if !client.is_some_and(|client| client.client_can(needed)) {
+            return Err(McpError::MissingCapability(needed));
+        }
+    }
+    Ok(())
+}
+
 async fn read(
     writer: &Writer<'_>,
     resource: &dyn Resource,
     uri: &str,
     context: &CallContext,
-) -> Result<Bytes, McpError> {
+) -> Result<Bytes, Stop> {
     let read = resource.read(uri, context).await;
     let contents = read.map_err(|error| McpError::from_resource(error, uri))?;
     let result = ReadResult { contents: &contents };
-    writer.object(Freshness::Now, &result).map_err(|error| unwritten(&error))
+    writer.object(Freshness::Now, &result).map_err(|error| unwritten(&error).into())
 }
 
 async fn get(
@@ -147,10 +217,40 @@ async fn get(
     prompt: &dyn Prompt,
     arguments: PromptArguments,
     context: &CallContext,
-) -> Result<Bytes, McpError> {
-    let outcome = prompt.get(arguments, context).await?;
+) -> Result<Bytes, Stop> {
+    let outcome = prompt.get(arguments, context).await.map_err(Stop::of_prompt)?;
     let result = PromptResult { description: &outcome.description, messages: &outcome.messages };
-    writer.object(Freshness::Call, &result).map_err(|error| unwritten(&error))
+    writer.object(Freshness::Call, &result).map_err(|error| unwritten(&error).into())
+}
+
+async fn complete(
+    writer: &Writer<'_>,
+    suggester: &Suggester,
+    Argument { name, value }: &Argument,
+    context: &CallContext,
+) -> Result<Bytes, Stop> {
+    let Completion { mut values, total, has_more } = match suggester {
+        Suggester::Prompt(prompt) => prompt.complete(name, value, context).await,
+        Suggester::Resource(resource) => resource.complete(name, value, context).await,
+    };
+    let has_more = has_more || values.len() > SUGGESTIONS;
+    values.truncate(SUGGESTIONS);
+    let result = CompleteResult { completion: Suggested { values, total, has_more } };
+    writer.object(Freshness::Call, &result).map_err(|error| unwritten(&error).into())
+}
+
+#[derive(Serialize)]
+struct CompleteResult {
+    completion: Suggested,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Suggested {
+    values: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<usize>,
+    has_more: bool,
 }
 
 #[derive(Serialize)]
@@ -188,6 +288,7 @@ pub(super) enum BatchItem {
     Answer(Bytes),
     Cancel(CallKey),
     Call(Box<PreparedCall>),
+    Reply(Reply),
 }
 
 /// Messages that came together and are answered together (2025-03-26).
@@ -209,6 +310,10 @@ impl Batch {
                 BatchItem::Answer(answer) => answer,
                 BatchItem::Cancel(call) => {
                     self.server.cancel(&call).await;
+                    continue;
+                }
+                BatchItem::Reply(reply) => {
+                    self.server.replied(reply).await;
                     continue;
                 }
                 BatchItem::Call(call) => {

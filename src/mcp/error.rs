@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use serde_json::{Value, json};
 
 use super::revision::{Era, Revision};
-use crate::{prompts::PromptError, resources::ResourceError, tools::ToolError};
+use crate::{
+    dialogue::InputRequired, prompts::PromptError, resources::ResourceError, tools::ToolError,
+};
 
 /// Why a request was not served. The texts are for the caller; causes never get into them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +51,9 @@ pub enum McpError {
         /// What was asked for.
         uri: String,
     },
+    /// The client did not declare a capability that the request needs.
+    #[error("the client must declare the capability {0:?}")]
+    MissingCapability(&'static str),
     /// The store does not answer.
     #[error("{}", ToolError::Unavailable)]
     Unavailable,
@@ -85,6 +90,7 @@ impl McpError {
             Self::UnknownTool(_) => row(-32602, 200, 200, "unknown_tool"),
             Self::UnknownPrompt(_) => row(-32602, 200, 200, "unknown_prompt"),
             Self::UnknownResource { .. } => row(-32602, 200, 200, "unknown_resource"),
+            Self::MissingCapability(_) => row(-32021, 200, 400, "missing_capability"),
             Self::Unavailable => row(-32603, 200, 503, "unavailable"),
             Self::Internal => row(-32603, 200, 500, "internal"),
         }
@@ -124,6 +130,7 @@ impl McpError {
                 "requested": requested,
             })),
             Self::UnknownResource { uri } => Some(json!({ "uri": uri })),
+            Self::MissingCapability(name) => Some(json!({ "requiredCapabilities": { *name: {} } })),
             Self::Parse
             | Self::InvalidRequest(_)
             | Self::HeaderMismatch(_)
@@ -153,15 +160,6 @@ impl McpError {
         Self::UnsupportedVersion { requested: shortened(requested) }
     }
 
-    /// What a tool's error is on the wire.
-    pub(super) fn from_tool(error: ToolError, name: &str) -> Self {
-        match error {
-            ToolError::Unknown => Self::unknown_tool(name),
-            ToolError::Unavailable => Self::Unavailable,
-            ToolError::Internal => Self::Internal,
-        }
-    }
-
     /// What a resource's error is on the wire.
     pub(super) fn from_resource(error: ResourceError, uri: &str) -> Self {
         match error {
@@ -172,13 +170,41 @@ impl McpError {
     }
 }
 
-impl From<PromptError> for McpError {
-    fn from(error: PromptError) -> Self {
-        match error {
-            PromptError::Argument(why) => Self::InvalidArgument(why),
-            PromptError::Unavailable => Self::Unavailable,
-            PromptError::Internal => Self::Internal,
-        }
+/// Why a request has no result yet.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Error(McpError),
+    /// It is to be sent again with these inputs.
+    Input(Box<InputRequired>),
+}
+
+impl From<McpError> for Stop {
+    fn from(error: McpError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl Stop {
+    /// What a tool's error is on the wire.
+    pub(super) fn of_tool(error: ToolError, name: &str) -> Self {
+        Self::Error(match error {
+            ToolError::InputRequired(input) => return Self::Input(input),
+            ToolError::MissingCapability(capability) => McpError::MissingCapability(capability),
+            ToolError::Invalid(why) => McpError::InvalidParams(why),
+            ToolError::Unknown => McpError::unknown_tool(name),
+            ToolError::Unavailable => McpError::Unavailable,
+            ToolError::Internal => McpError::Internal,
+        })
+    }
+
+    /// What a prompt's error is on the wire.
+    pub(super) fn of_prompt(error: PromptError) -> Self {
+        Self::Error(match error {
+            PromptError::InputRequired(input) => return Self::Input(input),
+            PromptError::Argument(why) => McpError::InvalidArgument(why),
+            PromptError::Unavailable => McpError::Unavailable,
+            PromptError::Internal => McpError::Internal,
+        })
     }
 }
 
@@ -207,6 +233,7 @@ mod tests {
             (McpError::UnknownTool("x".into()), -32602, 200, 200, "unknown_tool"),
             (McpError::UnknownPrompt("x".into()), -32602, 200, 200, "unknown_prompt"),
             (McpError::UnknownResource { uri: "x".into() }, -32602, 200, 200, "unknown_resource"),
+            (McpError::MissingCapability("x"), -32021, 200, 400, "missing_capability"),
             (McpError::Unavailable, -32603, 200, 503, "unavailable"),
             (McpError::Internal, -32603, 200, 500, "internal"),
         ] {

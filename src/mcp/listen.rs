@@ -14,6 +14,8 @@ use super::{
     call::{Finished, Frame, refused},
     discover::members,
     error::McpError,
+    meta::Wanted,
+    offer::ListKind,
     operation::Operation,
     revision::Era,
     server::McpServer,
@@ -31,7 +33,7 @@ const RESOURCES: usize = 100;
 /// A subscription, checked and not yet begun.
 pub struct PreparedListen {
     pub(super) server: McpServer,
-    pub(super) resources: Vec<String>,
+    pub(super) wanted: Wanted,
     pub(super) context: CallContext,
     pub(super) id: Box<str>,
     pub(super) operation: Operation,
@@ -48,13 +50,14 @@ impl PreparedListen {
     }
 
     async fn begin_in_span(mut self) -> Result<(Subscription, Operation), Finished> {
-        let mut watched = Vec::new();
-        for uri in std::mem::take(&mut self.resources) {
-            if watched.len() == RESOURCES || watched.iter().any(|(known, _)| *known == uri) {
+        let mut watched: Vec<Watched> = Vec::new();
+        for uri in std::mem::take(&mut self.wanted.resources) {
+            let known = |watched: &Watched| watched.what == What::Resource(uri.clone());
+            if watched.len() == RESOURCES || watched.iter().any(known) {
                 continue;
             }
             match self.watch(&uri).await {
-                Ok(Some(changes)) => watched.push((uri, changes)),
+                Ok(Some(changes)) => watched.push(Watched { what: What::Resource(uri), changes }),
                 // Not honoured: the acknowledgement leaves it out.
                 Ok(None) | Err(ResourceError::NotFound) => {}
                 Err(error @ (ResourceError::Unavailable | ResourceError::Internal)) => {
@@ -64,7 +67,17 @@ impl PreparedListen {
                 }
             }
         }
-        let Self { server, context, id, operation, resources: _ } = self;
+        for (list, wanted) in [
+            (ListKind::Tools, self.wanted.tools),
+            (ListKind::Resources, self.wanted.resource_list),
+            (ListKind::Prompts, self.wanted.prompts),
+        ] {
+            if wanted && let Some(changes) = self.server.offer().changes_of(list) {
+                watched
+                    .push(Watched { what: What::List(list), changes: changes.watch(list).await });
+            }
+        }
+        let Self { server, context, id, operation, wanted: _ } = self;
         let subscription = Subscription { server, context, id, watched, stage: Stage::Begun };
         Ok((subscription, operation.finish(200, "")))
     }
@@ -82,8 +95,19 @@ pub struct Subscription {
     server: McpServer,
     context: CallContext,
     id: Box<str>,
-    watched: Vec<(String, Box<dyn Changes>)>,
+    watched: Vec<Watched>,
     stage: Stage,
+}
+
+struct Watched {
+    what: What,
+    changes: Box<dyn Changes>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum What {
+    Resource(String),
+    List(ListKind),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,8 +140,13 @@ impl Subscription {
                     Some(self.result())
                 }
                 changed = changed(&mut self.watched) => {
-                    let params = json!({ "uri": self.watched[changed].0 });
-                    Some(self.notification("notifications/resources/updated", &params))
+                    Some(match &self.watched[changed].what {
+                        What::Resource(uri) => {
+                            let params = json!({ "uri": uri });
+                            self.notification("notifications/resources/updated", &params)
+                        }
+                        What::List(list) => self.notification(notice(*list), &json!({})),
+                    })
                 }
             },
             Stage::Ended => None,
@@ -125,8 +154,16 @@ impl Subscription {
     }
 
     fn acknowledgement(&self) -> String {
-        let uris: Vec<&str> = self.watched.iter().map(|(uri, _)| &**uri).collect();
         let mut honoured = json!({});
+        let mut uris = Vec::new();
+        for watched in &self.watched {
+            match &watched.what {
+                What::Resource(uri) => uris.push(&**uri),
+                What::List(ListKind::Tools) => honoured["toolsListChanged"] = json!(true),
+                What::List(ListKind::Resources) => honoured["resourcesListChanged"] = json!(true),
+                What::List(ListKind::Prompts) => honoured["promptsListChanged"] = json!(true),
+            }
+        }
         if !uris.is_empty() {
             honoured["resourceSubscriptions"] = json!(uris);
         }
@@ -137,8 +174,9 @@ impl Subscription {
     /// A notification that names the subscription, by the id of its request as it came.
     fn notification(&self, method: &str, params: &Value) -> String {
         let (id, params) = (&self.id, members(params));
+        let comma = if params.is_empty() { "" } else { "," };
         format!(
-            r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"_meta":{{"{SUBSCRIPTION}":{id}}},{params}}}}}"#
+            r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"_meta":{{"{SUBSCRIPTION}":{id}}}{comma}{params}}}}}"#
         )
     }
 
@@ -151,11 +189,20 @@ impl Subscription {
     }
 }
 
+fn notice(list: ListKind) -> &'static str {
+    match list {
+        ListKind::Tools => "notifications/tools/list_changed",
+        ListKind::Resources => "notifications/resources/list_changed",
+        ListKind::Prompts => "notifications/prompts/list_changed",
+    }
+}
+
 /// Which one has changed next.
-async fn changed(watched: &mut [(String, Box<dyn Changes>)]) -> usize {
+async fn changed(watched: &mut [Watched]) -> usize {
     if watched.is_empty() {
         return pending().await;
     }
-    let ((), index, _) = select_all(watched.iter_mut().map(|(_, changes)| changes.changed())).await;
+    let changes = watched.iter_mut().map(|watched| watched.changes.changed());
+    let ((), index, _) = select_all(changes).await;
     index
 }

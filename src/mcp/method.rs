@@ -15,6 +15,10 @@ pub(super) enum Method {
     ResourcesRead,
     PromptsList,
     PromptsGet,
+    Complete,
+    SetLevel,
+    Subscribe,
+    Unsubscribe,
     Listen,
     /// Known in no revision.
     Unknown,
@@ -37,6 +41,10 @@ impl Method {
             "resources/read" => Self::ResourcesRead,
             "prompts/list" => Self::PromptsList,
             "prompts/get" => Self::PromptsGet,
+            "completion/complete" => Self::Complete,
+            "logging/setLevel" => Self::SetLevel,
+            "resources/subscribe" => Self::Subscribe,
+            "resources/unsubscribe" => Self::Unsubscribe,
             "subscriptions/listen" => Self::Listen,
             "server/discover" => Self::Discover,
             "initialize" => Self::Initialize,
@@ -58,6 +66,10 @@ impl Method {
             Self::ResourcesRead => "resources/read",
             Self::PromptsList => "prompts/list",
             Self::PromptsGet => "prompts/get",
+            Self::Complete => "completion/complete",
+            Self::SetLevel => "logging/setLevel",
+            Self::Subscribe => "resources/subscribe",
+            Self::Unsubscribe => "resources/unsubscribe",
             Self::Listen => "subscriptions/listen",
             Self::Unknown => "unknown",
         }
@@ -66,7 +78,11 @@ impl Method {
     /// Whether the era has it.
     pub(super) fn is_of(self, era: Era) -> bool {
         match self {
-            Self::Initialize | Self::Ping => era == Era::Legacy,
+            Self::Initialize
+            | Self::Ping
+            | Self::SetLevel
+            | Self::Subscribe
+            | Self::Unsubscribe => era == Era::Legacy,
             Self::Discover | Self::Listen => era == Era::Modern,
             Self::ToolsList
             | Self::ToolsCall
@@ -74,7 +90,8 @@ impl Method {
             | Self::TemplatesList
             | Self::ResourcesRead
             | Self::PromptsList
-            | Self::PromptsGet => true,
+            | Self::PromptsGet
+            | Self::Complete => true,
             Self::Unknown => false,
         }
     }
@@ -91,6 +108,10 @@ impl Method {
             | Self::ResourcesList
             | Self::TemplatesList
             | Self::PromptsList
+            | Self::Complete
+            | Self::SetLevel
+            | Self::Subscribe
+            | Self::Unsubscribe
             | Self::Listen
             | Self::Unknown => None,
         }

@@ -13,6 +13,7 @@
 mod call;
 mod discover;
 mod error;
+mod exchange;
 mod headers;
 mod jsonrpc;
 mod list;
@@ -30,8 +31,8 @@ pub use call::{Batch, Finished, Frame, PreparedCall};
 pub use error::McpError;
 pub use headers::{Field, Headers};
 pub use listen::{PreparedListen, Subscription};
-pub use offer::Offer;
+pub use offer::{ListChanges, ListKind, Offer};
 pub use operation::Operation;
 pub use progress::Progress;
 pub use revision::{Era, Revision};
-pub use server::{Answer, Incoming, McpServer};
+pub use server::{Answer, Incoming, McpServer, Reply};

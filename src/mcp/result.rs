@@ -5,8 +5,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{call::Frame, error::McpError, revision::Era};
-use crate::tools::ToolOutcome;
+use super::{call::Frame, discover, error::McpError, revision::Era};
+use crate::{dialogue::InputRequired, tools::ToolOutcome};
 
 /// How long a result stays true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub(super) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Begins a result; [`close`](Self::close) ends it. Between them go its members, at least one.
+    /// Begins a complete result; [`close`](Self::close) ends it. Between them go its members, at least one.
     fn open(&self, freshness: Freshness, room: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(room + self.id.len() + self.info.len() + AROUND);
         out.extend_from_slice(self.frame.before.as_bytes());
@@ -93,13 +93,40 @@ impl Writer<'_> {
         Ok(self.rendered(freshness, members.unwrap_or_default()))
     }
 
+    /// That the request is to be sent again with these inputs. Only the modern era has it.
+    pub(super) fn input_required(&self, input: &InputRequired) -> Bytes {
+        let (Frame { before, after }, id, info) = (self.frame, self.id, self.info);
+        let mut members = json!({});
+        if !input.requests.is_empty() {
+            members["inputRequests"] = json!(input.requests);
+        }
+        if let Some(state) = &input.state {
+            members["requestState"] = json!(state);
+        }
+        let members = discover::members(&members);
+        let comma = if members.is_empty() { "" } else { "," };
+        Bytes::from(format!(
+            r#"{before}{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"input_required","_meta":{{{info}}}{comma}{members}}}}}{after}"#
+        ))
+    }
+
     /// What a tool answered.
     pub(super) fn tool(&self, outcome: &ToolOutcome) -> Result<Bytes, serde_json::Error> {
         let room = outcome.text.len() * if outcome.structured.is_some() { 3 } else { 1 };
         let mut out = self.open(Freshness::Call, room);
-        out.extend_from_slice(br#""content":[{"type":"text","text":"#);
-        serde_json::to_writer(&mut out, &outcome.text)?;
-        out.extend_from_slice(b"}]");
+        out.extend_from_slice(br#""content":["#);
+        if !outcome.text.is_empty() || outcome.content.is_empty() {
+            out.extend_from_slice(br#"{"type":"text","text":"#);
+            serde_json::to_writer(&mut out, &outcome.text)?;
+            out.extend_from_slice(if outcome.content.is_empty() { b"}" } else { b"}," });
+        }
+        for (number, content) in outcome.content.iter().enumerate() {
+            if number > 0 {
+                out.push(b',');
+            }
+            serde_json::to_writer(&mut out, content)?;
+        }
+        out.push(b']');
         if let Some(structured) = &outcome.structured {
             out.extend_from_slice(br#","structuredContent":"#);
             serde_json::to_writer(&mut out, structured)?;
@@ -157,13 +184,8 @@ mod tests {
         expected["ttlMs"] = json!(0);
         expected["cacheScope"] = json!("private");
         assert_eq!(members(&modern.object(Freshness::Now, &read).unwrap()), expected);
-        let outcome = ToolOutcome {
-            text: "a\n\"b\"".into(),
-            structured: None,
-            is_error: true,
-            delivery: None,
-            cancelled: false,
-        };
+        let outcome =
+            ToolOutcome { text: "a\n\"b\"".into(), is_error: true, ..ToolOutcome::default() };
         let content = json!([{ "type": "text", "text": "a\n\"b\"" }]);
         let call = modern.tool(&outcome).unwrap();
         assert_eq!(
@@ -173,5 +195,21 @@ mod tests {
         let call = legacy.tool(&outcome).unwrap();
         assert_eq!(members(&call), json!({ "content": content, "isError": true }));
         assert_eq!(members(&legacy.rendered(Freshness::Call, "")), json!({}));
+    }
+
+    #[test]
+    fn an_outcome_has_text_or_other_content_or_both_and_never_none() {
+        let writer = Writer { frame: Frame::default(), id: "1", era: Era::Legacy, info: "" };
+        let text = |text: &str| json!({ "type": "text", "text": text });
+        let image = json!({ "type": "image", "data": "", "mimeType": "image/png" });
+        for (said, content, expected) in [
+            ("", vec![], vec![text("")]),
+            ("a", vec![image.clone()], vec![text("a"), image.clone()]),
+            ("", vec![image.clone(), text("b")], vec![image, text("b")]),
+        ] {
+            let outcome = ToolOutcome { text: said.into(), content, ..ToolOutcome::default() };
+            let result = members(&writer.tool(&outcome).unwrap());
+            assert_eq!(result["content"], json!(expected));
+        }
     }
 }

@@ -3,19 +3,22 @@
 use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    call::{Batch, BatchItem, Frame, PreparedCall, Work},
+    call::{Batch, BatchItem, Frame, PreparedCall, Suggester, Work},
     discover,
     error::McpError,
+    exchange::Wire,
     headers::Headers,
     jsonrpc::{self, Body, Id, Message, Rejected, Request},
     list::List,
     listen::PreparedListen,
-    meta::{Meta, Params},
+    meta::{Meta, Params, Reference, Wanted},
     method::{Method, Named},
     offer::{Lists, Offer},
     operation::Operation,
@@ -24,6 +27,7 @@ use super::{
     revision::{Era, Revision},
 };
 use crate::{
+    dialogue::{self, AskError, RequestKey},
     messaging::CallContext,
     model::Tenant,
     queue::{CallKey, SessionKey},
@@ -59,8 +63,17 @@ pub enum Incoming {
     Call(Box<PreparedCall>),
     /// Begin it. It is answered as a stream.
     Listen(Box<PreparedListen>),
+    /// Take it to who waits for it ([`McpServer::replied`]), then as `Accepted`.
+    Reply(Reply),
     /// Run it.
     Batch(Batch),
+}
+
+/// What a client answered to a request of ours.
+#[derive(Debug)]
+pub struct Reply {
+    request: RequestKey,
+    answer: dialogue::Answer,
 }
 
 /// An answer that needed nothing to be run.
@@ -123,6 +136,13 @@ impl McpServer {
         }
     }
 
+    /// Takes a client's answer to who asked it.
+    pub async fn replied(&self, reply: Reply) {
+        if let Some(rendezvous) = &self.parts.offer.rendezvous {
+            rendezvous.answer(reply.request, reply.answer).await;
+        }
+    }
+
     fn begin(&self) -> Operation {
         Operation::begin(&self.parts.metrics)
     }
@@ -145,6 +165,7 @@ impl McpServer {
                 Incoming::Answer(answer) => todo.push(BatchItem::Answer(answer.body)),
                 Incoming::Cancel(call) => todo.push(BatchItem::Cancel(call)),
                 Incoming::Call(call) => todo.push(BatchItem::Call(call)),
+                Incoming::Reply(reply) => todo.push(BatchItem::Reply(reply)),
                 // Batches are legacy: a subscription is not, and a message of a batch is never one itself.
                 Incoming::Accepted | Incoming::Listen(_) | Incoming::Batch(_) => {}
             }
@@ -159,9 +180,33 @@ impl McpServer {
         match jsonrpc::read(bytes) {
             Ok(Message::Request(request)) => self.request(headers, &request),
             Ok(Message::Notification { method, params }) => notified(headers, &method, params),
-            Ok(Message::Response) => Incoming::Accepted,
+            Ok(Message::Response { id, answer }) => self.reply(headers, id, answer),
             Err(Rejected { id, error }) => refuse(self.begin(), id, &error, Era::Legacy),
         }
+    }
+
+    /// An answer is never refused: nobody would read the refusal.
+    fn reply(
+        &self,
+        headers: &Headers<'_>,
+        id: Option<Id<'_>>,
+        answer: Result<&RawValue, &RawValue>,
+    ) -> Incoming {
+        let (Some(_), Some(session), Some(id)) =
+            (&self.parts.offer.rendezvous, headers.session(), id)
+        else {
+            return Incoming::Accepted;
+        };
+        // Ours are strings.
+        let Ok(id) = serde_json::from_str(id.as_json()) else { return Incoming::Accepted };
+        let answer = match answer {
+            Ok(result) => serde_json::from_str(result.get()).map_err(|_| AskError::NoWay),
+            Err(error) => Err(serde_json::from_str(error.get()).map_or(
+                AskError::NoWay,
+                |Refusal { code, message }| AskError::Refused { code, message },
+            )),
+        };
+        Incoming::Reply(Reply { request: RequestKey { session: session.to_owned(), id }, answer })
     }
 
     fn request(&self, headers: &Headers<'_>, request: &Request<'_>) -> Incoming {
@@ -188,16 +233,28 @@ impl McpServer {
                 let operation = operation.finish(200, "");
                 Incoming::Answer(Answer { status: 200, body, session, operation })
             }
-            Ok(Sorted::Work { work, waits, context }) => {
-                let (server, id) = (self.clone(), request.id.as_json().into());
-                let progress = meta.progress_token().map(Progress::new);
-                let call =
-                    PreparedCall { server, work, waits, context, id, era, progress, operation };
+            Ok(Sorted::Work { work, waits, context, messages }) => {
+                // Who converses reports its progress itself.
+                let progress = match messages {
+                    None => meta.progress_token().map(Progress::new),
+                    Some(_) => None,
+                };
+                let call = PreparedCall {
+                    server: self.clone(),
+                    work,
+                    waits,
+                    context,
+                    id: request.id.as_json().into(),
+                    era,
+                    progress,
+                    messages,
+                    operation,
+                };
                 Incoming::Call(Box::new(call))
             }
-            Ok(Sorted::Listen { resources, context }) => {
+            Ok(Sorted::Listen { wanted, context }) => {
                 let (server, id) = (self.clone(), request.id.as_json().into());
-                let listen = PreparedListen { server, resources, context, id, operation };
+                let listen = PreparedListen { server, wanted, context, id, operation };
                 Incoming::Listen(Box::new(listen))
             }
             Err(error) => refuse(operation, Some(request.id), &error, era),
@@ -227,16 +284,17 @@ impl McpServer {
             tenant: self.parts.tenant.clone(),
             stop: self.parts.stop.clone(),
             trace: meta.trace(headers),
-            session: None,
-            call: None,
+            ..CallContext::default()
         };
+        let plain =
+            |work| Ok(Sorted::Work { work, waits: false, context: context(), messages: None });
         match method {
             Method::ToolsCall => {
                 let name = params.name()?;
                 let tool = offer.tools.get(&name).ok_or_else(|| McpError::unknown_tool(&name))?;
                 operation.calls(tool.name());
                 let arguments = params.arguments()?;
-                let waits = tool.may_wait(&arguments);
+                let (converses, waits) = (tool.converses(), tool.may_wait(&arguments));
                 let mut context = context();
                 // Only a wait can be given up, or be taken over by another wait of its session.
                 if waits
@@ -246,25 +304,54 @@ impl McpServer {
                     context.session = Some(SessionKey::new(session));
                     context.call = Some(CallKey::new(session, request.id.as_json()));
                 }
-                Ok(Sorted::Work { work: Work::Tool(Arc::clone(tool), arguments), waits, context })
+                let work = Work::Tool(Arc::clone(tool), arguments);
+                let messages = if converses {
+                    Some(self.open(headers, params, meta, era, &mut context)?)
+                } else {
+                    None
+                };
+                Ok(Sorted::Work { work, waits: waits || converses, context, messages })
             }
             Method::ResourcesRead => {
                 let uri = params.uri()?;
                 let unknown = || McpError::UnknownResource { uri: uri.clone().into_owned() };
                 let resource = Arc::clone(offer.resources.find(&uri).ok_or_else(unknown)?);
-                let work = Work::Resource(resource, uri.into());
-                Ok(Sorted::Work { work, waits: false, context: context() })
+                plain(Work::Resource(resource, uri.into()))
             }
             Method::PromptsGet => {
                 let name = params.name()?;
                 let prompt =
                     offer.prompts.get(&name).ok_or_else(|| McpError::unknown_prompt(&name))?;
                 let work = Work::Prompt(Arc::clone(prompt), params.arguments()?);
-                Ok(Sorted::Work { work, waits: false, context: context() })
+                if !prompt.converses() {
+                    return plain(work);
+                }
+                let mut context = context();
+                let messages = Some(self.open(headers, params, meta, era, &mut context)?);
+                Ok(Sorted::Work { work, waits: true, context, messages })
+            }
+            Method::Complete => {
+                let (reference, argument) = params.completion()?;
+                plain(Work::Complete(self.suggester(reference)?, argument))
+            }
+            Method::SetLevel => {
+                let (level, session) = (params.level()?, headers.session().map(str::to_owned));
+                plain(Work::SetLevel { level, session })
+            }
+            Method::Subscribe | Method::Unsubscribe => {
+                let uri = params.uri()?.into_owned();
+                if offer.resources.find(&uri).is_none() {
+                    return Err(McpError::UnknownResource { uri });
+                }
+                let wanted = method == Method::Subscribe;
+                plain(Work::Subscribe {
+                    uri,
+                    wanted,
+                    session: headers.session().map(str::to_owned),
+                })
             }
             Method::Listen => {
-                let resources = params.notifications()?.resources;
-                Ok(Sorted::Listen { resources, context: context() })
+                Ok(Sorted::Listen { wanted: params.notifications()?, context: context() })
             }
             Method::ToolsList => list(&lists.tools),
             Method::ResourcesList => list(&lists.resources),
@@ -282,6 +369,42 @@ impl McpServer {
             }
         }
     }
+
+    /// Lets a call talk to its client.
+    fn open(
+        &self,
+        headers: &Headers<'_>,
+        params: &Params<'_>,
+        meta: &Meta<'_>,
+        era: Era,
+        context: &mut CallContext,
+    ) -> Result<mpsc::Receiver<String>, McpError> {
+        let (wire, messages) = Wire::open(&self.parts.offer, era, headers, params, meta)?;
+        context.exchange = Some(Arc::new(wire));
+        Ok(messages)
+    }
+
+    fn suggester(&self, reference: Reference) -> Result<Suggester, McpError> {
+        let offer = &self.parts.offer;
+        match reference {
+            Reference::Prompt { name } => match offer.prompts.get(&name) {
+                Some(prompt) => Ok(Suggester::Prompt(Arc::clone(prompt))),
+                None => Err(McpError::unknown_prompt(&name)),
+            },
+            Reference::Resource { uri } => {
+                // Of a template, or of one of its resources.
+                let resources = offer.resources.all();
+                let templated = resources
+                    .iter()
+                    .find(|resource| resource.definition()["uriTemplate"] == *uri)
+                    .or_else(|| offer.resources.find(&uri));
+                match templated {
+                    Some(resource) => Ok(Suggester::Resource(Arc::clone(resource))),
+                    None => Err(McpError::UnknownResource { uri }),
+                }
+            }
+        }
+    }
 }
 
 /// What a request comes to.
@@ -293,11 +416,19 @@ enum Sorted<'a> {
         work: Work,
         waits: bool,
         context: CallContext,
+        messages: Option<mpsc::Receiver<String>>,
     },
     Listen {
-        resources: Vec<String>,
+        wanted: Wanted,
         context: CallContext,
     },
+}
+
+/// The `error` of a client's answer.
+#[derive(Deserialize)]
+struct Refusal {
+    code: i64,
+    message: String,
 }
 
 fn refuse(operation: Operation, id: Option<Id<'_>>, error: &McpError, era: Era) -> Incoming {

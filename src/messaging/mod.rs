@@ -29,6 +29,7 @@ pub use send::{Parcel, Posted, Refusal, SendRequest, SendResult};
 pub use waiters::Waiters;
 
 use crate::{
+    dialogue::Exchange,
     model::{ClientId, Inbox, Tenant, TraceParent},
     queue::{CallKey, QueueBackend, SessionKey},
     telemetry::Metrics,
@@ -57,6 +58,8 @@ pub struct CallContext {
     pub stop: CancellationToken,
     /// The caller's trace.
     pub trace: Option<TraceParent>,
+    /// The client, for what converses with it. The mailbox does not.
+    pub exchange: Option<Arc<dyn Exchange>>,
 }
 
 impl CallContext {

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
-use crate::messaging::CallContext;
+use crate::{
+    dialogue::{Completion, InputRequired},
+    messaging::CallContext,
+};
 
 /// The arguments of `prompts/get`, as sent. Unknown ones are ignored.
 pub type PromptArguments = Map<String, Value>;
@@ -21,6 +24,21 @@ pub trait Prompt: Send + Sync {
 
     /// Its entry in `prompts/list`: `name`, `title`, `description`, `arguments`.
     fn definition(&self) -> Value;
+
+    /// Whether it talks with its client: then it finds it in [`CallContext::exchange`].
+    fn converses(&self) -> bool {
+        false
+    }
+
+    /// Whether it suggests values for its arguments ([`complete`](Self::complete)).
+    fn completes(&self) -> bool {
+        false
+    }
+
+    /// Suggests values for an argument that begins with `value`.
+    async fn complete(&self, _argument: &str, _value: &str, _context: &CallContext) -> Completion {
+        Completion::default()
+    }
 
     /// What it says.
     ///
@@ -45,6 +63,9 @@ pub struct PromptOutcome {
 /// Why a prompt was not rendered. Causes never get into the texts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PromptError {
+    /// Its client has to answer something first. Not an error for the client.
+    #[error("input is required")]
+    InputRequired(Box<InputRequired>),
     /// An argument is missing or wrong: which, and what is expected.
     #[error("{0}")]
     Argument(String),

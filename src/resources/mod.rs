@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::messaging::CallContext;
+use crate::{dialogue::Completion, messaging::CallContext};
 
 /// One resource, or one template of resources.
 #[async_trait]
@@ -31,6 +31,16 @@ pub trait Resource: Send + Sync {
     /// # Errors
     /// [`ResourceError`].
     async fn read(&self, uri: &str, context: &CallContext) -> Result<Vec<Value>, ResourceError>;
+
+    /// Whether a template suggests values for its variables ([`complete`](Self::complete)).
+    fn completes(&self) -> bool {
+        false
+    }
+
+    /// Suggests values for a variable that begins with `value`.
+    async fn complete(&self, _variable: &str, _value: &str, _context: &CallContext) -> Completion {
+        Completion::default()
+    }
 
     /// Whether [`watch`](Self::watch) watches anything: then clients are told that they can subscribe.
     fn can_be_watched(&self) -> bool {

@@ -29,7 +29,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::messaging::{CallContext, Delivery, MessagingService};
+use crate::{
+    dialogue::InputRequired,
+    messaging::{CallContext, Delivery, MessagingService},
+};
 
 /// The arguments of a call, as sent. Unknown ones are ignored.
 pub type Arguments = Map<String, Value>;
@@ -53,6 +56,12 @@ pub trait Tool: Send + Sync {
         false
     }
 
+    /// Whether it talks with its client while it runs: then it finds the client in
+    /// [`CallContext::exchange`], and its answer is a stream where the client can read one.
+    fn converses(&self) -> bool {
+        false
+    }
+
     /// Calls it. What the caller can mend is an outcome; an error is the server's.
     async fn call(
         &self,
@@ -62,10 +71,12 @@ pub trait Tool: Send + Sync {
 }
 
 /// What a call answers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ToolOutcome {
-    /// Markdown for the model.
+    /// Markdown for the model. Left out if it is empty and there is other content.
     pub text: String,
+    /// Further content, as the protocol has it: images, audio, resources, links.
+    pub content: Vec<Value>,
     /// For programs, under the tool's `outputSchema`. `None` when the call was refused as a whole.
     pub structured: Option<Box<RawValue>>,
     /// A tool execution error: refused, with a text that the model can act on.
@@ -76,9 +87,18 @@ pub struct ToolOutcome {
     pub cancelled: bool,
 }
 
-/// A call came to nothing, and its caller cannot mend it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// A call came to nothing, and its model cannot mend it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ToolError {
+    /// Its client has to answer something first. Not an error for the client.
+    #[error("input is required")]
+    InputRequired(Box<InputRequired>),
+    /// It needs this capability of the client, which did not declare it.
+    #[error("the client must have the capability {0:?}")]
+    MissingCapability(&'static str),
+    /// What the client itself brought (not the model) is wrong.
+    #[error("{0}")]
+    Invalid(&'static str),
     /// No tool of that name.
     #[error("unknown tool")]
     Unknown,
