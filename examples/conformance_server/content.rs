@@ -129,6 +129,17 @@ pub(crate) fn tools() -> Vec<Arc<dyn Tool>> {
             ..text("This tool intentionally returns an error for testing")
         }),
         Arc::new(Fixed {
+            name: "test_custom_header",
+            description: "Has an argument that clients mirror into a header",
+            schema: || {
+                json!({
+                    "type": "object",
+                    "properties": { "region": { "type": "string", "x-mcp-header": "Region" } },
+                })
+            },
+            answer: || text("The header is what matters."),
+        }),
+        Arc::new(Fixed {
             name: "json_schema_2020_12_tool",
             description: "Tool with JSON Schema 2020-12 features",
             schema: rich_schema,

@@ -26,7 +26,7 @@ use super::{
     sse,
     state::{HttpConfig, HttpState},
 };
-use crate::mcp::{Answer, Field, Finished, Frame, Headers, Incoming, Operation};
+use crate::mcp::{Answer, Field, Finished, Frame, Headers, Incoming, Lookup, Operation};
 
 static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 static METHOD: HeaderName = HeaderName::from_static("mcp-method");
@@ -82,7 +82,8 @@ async fn handle(
     check_content_type(headers)?;
     let accepted = Accepted::read(headers)?;
     let body = read(headers, payload, &state.config).await?;
-    let finished = match state.mcp.receive(&protocol_headers(headers), &body) {
+    let others = |name: &str| Field::read(headers.get_all(name).map(HeaderValue::as_bytes));
+    let finished = match state.mcp.receive(&protocol_headers(headers, &others), &body) {
         Incoming::Answer(ready) => return Ok(written(request, ready)),
         Incoming::Accepted => return Ok(accepted_response()),
         Incoming::Cancel(call) => {
@@ -97,8 +98,10 @@ async fn handle(
             drop(body);
             if accepted == Accepted::Stream && call.may_wait() {
                 let connection = connection(request)?;
-                let stream = sse::Call::new(*call, state.config.keep_alive, connection);
-                return Ok(stream_of(stream));
+                match sse::begin(*call, state.config.keep_alive, connection).await {
+                    Ok(stream) => return Ok(stream_of(stream)),
+                    Err(finished) => return finish(request, finished),
+                }
             }
             call.run(Frame::default()).await
         }
@@ -182,7 +185,7 @@ fn connection(request: &HttpRequest) -> Result<Rc<Connection>, Refusal> {
     request.conn_data::<Rc<Connection>>().map(Rc::clone).ok_or_else(none)
 }
 
-fn protocol_headers(headers: &HeaderMap) -> Headers<'_> {
+fn protocol_headers<'a>(headers: &'a HeaderMap, others: Lookup<'a>) -> Headers<'a> {
     let field = |name: &HeaderName| Field::read(headers.get_all(name).map(HeaderValue::as_bytes));
     Headers {
         protocol_version: field(&PROTOCOL_VERSION),
@@ -190,6 +193,7 @@ fn protocol_headers(headers: &HeaderMap) -> Headers<'_> {
         name: field(&NAME),
         session: field(&SESSION),
         traceparent: field(&TRACEPARENT),
+        others: Some(others),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -52,14 +52,40 @@ struct Waiting {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Call {
-    pub(super) fn new(mut call: PreparedCall, every: Duration, connection: Rc<Connection>) -> Self {
-        let (progress, messages) = (call.take_progress(), call.take_messages());
-        let call = Box::pin(call.run(EVENT));
-        let waiting = Waiting { call, finished: None, messages, progress, every, timer: None };
-        Self { connection, stage: Stage::Waiting(waiting) }
+/// Begins a call that may wait. One that ends at once, without a word before its answer, needs no stream
+/// and is answered under its own status.
+pub(super) async fn begin(
+    mut call: PreparedCall,
+    every: Duration,
+    connection: Rc<Connection>,
+) -> Result<Call, Finished> {
+    let (progress, mut messages) = (call.take_progress(), call.take_messages());
+    let converses = messages.is_some();
+    let mut call: Pin<Box<dyn Future<Output = Finished>>> = Box::pin(call.run(EVENT));
+    let mut finished = None;
+    if converses {
+        finished = poll_fn(|cx| {
+            Poll::Ready(match call.as_mut().poll(cx) {
+                Poll::Ready(finished) => Some(finished),
+                Poll::Pending => None,
+            })
+        })
+        .await;
+        if messages.as_ref().is_some_and(|messages| messages.is_empty())
+            && let Some(mut finished) = finished.take()
+        {
+            let body = &finished.body;
+            let (before, after) = (EVENT.before.len(), EVENT.after.len());
+            finished.body = body.slice(before.min(body.len())..body.len().saturating_sub(after));
+            return Err(finished);
+        }
     }
+    let waiting =
+        Waiting { call, finished, messages: messages.take(), progress, every, timer: None };
+    Ok(Call { connection, stage: Stage::Waiting(waiting) })
+}
 
+impl Call {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         match &mut self.stage {
             Stage::Waiting(waiting) => {

@@ -29,7 +29,7 @@ mod server;
 
 pub use call::{Batch, Finished, Frame, PreparedCall};
 pub use error::McpError;
-pub use headers::{Field, Headers};
+pub use headers::{Field, Headers, Lookup};
 pub use listen::{PreparedListen, Subscription};
 pub use offer::{ListChanges, ListKind, Offer};
 pub use operation::Operation;

@@ -1,11 +1,11 @@
 //! What one server offers: everything that the protocol module does not decide itself.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::{list::List, method::Method, revision::Era};
+use super::{headers::Mirrored, list::List, method::Method, revision::Era};
 use crate::{
     dialogue::{LogLevels, Rendezvous, Subscriptions},
     messaging::Cancellations,
@@ -169,6 +169,10 @@ impl Offer {
             .filter(|tool| tool.listed())
             .map(|tool| tool.definition())
             .collect();
+        let mirrored = self.tools.all().iter().filter_map(|tool| {
+            let mirrored = Mirrored::of(&tool.definition());
+            (!mirrored.is_empty()).then(|| (tool.name(), mirrored))
+        });
         let prompts: Vec<Value> =
             self.prompts.all().iter().map(|prompt| prompt.definition()).collect();
         Lists {
@@ -176,6 +180,7 @@ impl Offer {
             resources: List::new("resources", &resources(false), self.page),
             templates: List::new("resourceTemplates", &resources(true), self.page),
             prompts: List::new("prompts", &prompts, self.page),
+            mirrored: mirrored.collect(),
         }
     }
 }
@@ -186,4 +191,6 @@ pub(super) struct Lists {
     pub resources: List,
     pub templates: List,
     pub prompts: List,
+    /// Arguments that are mirrored into headers, by tool. Most tools have none.
+    pub mirrored: HashMap<&'static str, Vec<Mirrored>>,
 }

@@ -294,6 +294,12 @@ impl McpServer {
                 let tool = offer.tools.get(&name).ok_or_else(|| McpError::unknown_tool(&name))?;
                 operation.calls(tool.name());
                 let arguments = params.arguments()?;
+                if era == Era::Modern
+                    && !lists.mirrored.is_empty()
+                    && let Some(mirrored) = lists.mirrored.get(tool.name())
+                {
+                    mirrored.iter().try_for_each(|one| one.check(headers, &arguments))?;
+                }
                 let (converses, waits) = (tool.converses(), tool.may_wait(&arguments));
                 let mut context = context();
                 // Only a wait can be given up, or be taken over by another wait of its session.
