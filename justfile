@@ -4,7 +4,7 @@
 ci:
     .ci/run
 
-# Lanes: rust, clients, deploy.
+# Lanes: rust, conformance, clients, deploy.
 test *lanes:
     ./test {{lanes}}
 

@@ -27,7 +27,7 @@ struct Never;
 #[async_trait]
 impl Changes for Never {
     async fn changed(&mut self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

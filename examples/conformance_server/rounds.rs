@@ -75,14 +75,12 @@ fn asks_for_a_name(client: &dyn Exchange) -> Outcome {
 
 /// Asks for a confirmation and recognizes its own state.
 fn confirms(client: &dyn Exchange) -> Outcome {
-    match (accepted(client, "confirm", "ok", Value::is_boolean), state(client)?) {
-        (Some(_), Some(_)) => Ok(text("state-ok")),
-        (None, _) | (_, None) => {
-            let input =
-                question(InputRequired::default(), "confirm", "Please confirm", "ok", "boolean");
-            required(input.with_state(tickets::keep("confirming")))
-        }
+    let confirmed = accepted(client, "confirm", "ok", Value::is_boolean).is_some();
+    if state(client)?.is_some() && confirmed {
+        return Ok(text("state-ok"));
     }
+    let input = question(InputRequired::default(), "confirm", "Please confirm", "ok", "boolean");
+    required(input.with_state(tickets::keep("confirming")))
 }
 
 fn asks_everything(client: &dyn Exchange) -> Outcome {

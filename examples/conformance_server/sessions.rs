@@ -90,7 +90,7 @@ impl Changes for Changed {
             return;
         }
         // Nothing changes any more.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

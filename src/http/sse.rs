@@ -43,7 +43,7 @@ enum Stage {
 struct Waiting {
     call: Pin<Box<dyn Future<Output = Finished>>>,
     /// The call's end, while what it said before is still being sent.
-    finished: Option<Finished>,
+    finished: Option<Box<Finished>>,
     /// What it says before its answer.
     messages: Option<mpsc::Receiver<String>>,
     progress: Option<Progress>,
@@ -71,7 +71,7 @@ pub(super) async fn begin(
             })
         })
         .await;
-        if messages.as_ref().is_some_and(|messages| messages.is_empty())
+        if messages.as_ref().is_some_and(mpsc::Receiver::is_empty)
             && let Some(mut finished) = finished.take()
         {
             let body = &finished.body;
@@ -80,6 +80,7 @@ pub(super) async fn begin(
             return Err(finished);
         }
     }
+    let finished = finished.map(Box::new);
     let waiting =
         Waiting { call, finished, messages: messages.take(), progress, every, timer: None };
     Ok(Call { connection, stage: Stage::Waiting(waiting) })
@@ -89,18 +90,23 @@ impl Call {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         match &mut self.stage {
             Stage::Waiting(waiting) => {
-                if waiting.finished.is_none()
-                    && let Poll::Ready(finished) = waiting.call.as_mut().poll(cx)
+                let mut finished = waiting.finished.take();
+                if finished.is_none()
+                    && let Poll::Ready(ended) = waiting.call.as_mut().poll(cx)
                 {
-                    waiting.finished = Some(finished);
+                    match &mut waiting.messages {
+                        Some(messages) if !messages.is_empty() => finished = Some(Box::new(ended)),
+                        Some(_) | None => return self.answer(ended, cx),
+                    }
                 }
                 if let Some(messages) = &mut waiting.messages
                     && let Poll::Ready(Some(message)) = messages.poll_recv(cx)
                 {
+                    waiting.finished = finished;
                     return Poll::Ready(Some(framed(&message)));
                 }
-                match waiting.finished.take() {
-                    Some(finished) => self.answer(finished, cx),
+                match finished {
+                    Some(finished) => self.answer(*finished, cx),
                     None => waiting.poll_sign(cx).map(Some),
                 }
             }

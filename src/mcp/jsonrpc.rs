@@ -28,6 +28,10 @@ impl<'a> Id<'a> {
 
 /// One message of a client.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all messages are requests, and live on the stack"
+)]
 pub(super) enum Message<'a> {
     /// Wants an answer.
     Request(Request<'a>),

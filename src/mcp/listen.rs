@@ -52,8 +52,8 @@ impl PreparedListen {
     async fn begin_in_span(mut self) -> Result<(Subscription, Operation), Finished> {
         let mut watched: Vec<Watched> = Vec::new();
         for uri in std::mem::take(&mut self.wanted.resources) {
-            let known = |watched: &Watched| watched.what == What::Resource(uri.clone());
-            if watched.len() == RESOURCES || watched.iter().any(known) {
+            let known = watched.iter().any(|known| known.what.is_resource(&uri));
+            if known || watched.len() == RESOURCES {
                 continue;
             }
             match self.watch(&uri).await {
@@ -104,10 +104,18 @@ struct Watched {
     changes: Box<dyn Changes>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
 enum What {
     Resource(String),
     List(ListKind),
+}
+
+impl What {
+    fn is_resource(&self, uri: &str) -> bool {
+        match self {
+            Self::Resource(known) => known == uri,
+            Self::List(_) => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -289,35 +289,7 @@ impl McpServer {
         let plain =
             |work| Ok(Sorted::Work { work, waits: false, context: context(), messages: None });
         match method {
-            Method::ToolsCall => {
-                let name = params.name()?;
-                let tool = offer.tools.get(&name).ok_or_else(|| McpError::unknown_tool(&name))?;
-                operation.calls(tool.name());
-                let arguments = params.arguments()?;
-                if era == Era::Modern
-                    && !lists.mirrored.is_empty()
-                    && let Some(mirrored) = lists.mirrored.get(tool.name())
-                {
-                    mirrored.iter().try_for_each(|one| one.check(headers, &arguments))?;
-                }
-                let (converses, waits) = (tool.converses(), tool.may_wait(&arguments));
-                let mut context = context();
-                // Only a wait can be given up, or be taken over by another wait of its session.
-                if waits
-                    && era == Era::Legacy
-                    && let Some(session) = headers.session()
-                {
-                    context.session = Some(SessionKey::new(session));
-                    context.call = Some(CallKey::new(session, request.id.as_json()));
-                }
-                let work = Work::Tool(Arc::clone(tool), arguments);
-                let messages = if converses {
-                    Some(self.open(headers, params, meta, era, &mut context)?)
-                } else {
-                    None
-                };
-                Ok(Sorted::Work { work, waits: waits || converses, context, messages })
-            }
+            Method::ToolsCall => self.sort_call(headers, request, era, meta, context(), operation),
             Method::ResourcesRead => {
                 let uri = params.uri()?;
                 let unknown = || McpError::UnknownResource { uri: uri.clone().into_owned() };
@@ -374,6 +346,45 @@ impl McpServer {
                 Ok(Sorted::Members(Cow::Borrowed(""), Freshness::Call))
             }
         }
+    }
+
+    /// What a call of a tool comes to.
+    fn sort_call<'a>(
+        &'a self,
+        headers: &Headers<'_>,
+        request: &Request<'_>,
+        era: Era,
+        meta: &Meta<'_>,
+        mut context: CallContext,
+        operation: &mut Operation,
+    ) -> Result<Sorted<'a>, McpError> {
+        let (offer, lists, params) = (&self.parts.offer, &self.parts.lists, &request.params);
+        let name = params.name()?;
+        let tool = offer.tools.get(&name).ok_or_else(|| McpError::unknown_tool(&name))?;
+        operation.calls(tool.name());
+        let arguments = params.arguments()?;
+        if era == Era::Modern
+            && !lists.mirrored.is_empty()
+            && let Some(mirrored) = lists.mirrored.get(tool.name())
+        {
+            mirrored.iter().try_for_each(|one| one.check(headers, &arguments))?;
+        }
+        let (converses, waits) = (tool.converses(), tool.may_wait(&arguments));
+        // Only a wait can be given up, or be taken over by another wait of its session.
+        if waits
+            && era == Era::Legacy
+            && let Some(session) = headers.session()
+        {
+            context.session = Some(SessionKey::new(session));
+            context.call = Some(CallKey::new(session, request.id.as_json()));
+        }
+        let messages = if converses {
+            Some(self.open(headers, params, meta, era, &mut context)?)
+        } else {
+            None
+        };
+        let work = Work::Tool(Arc::clone(tool), arguments);
+        Ok(Sorted::Work { work, waits: waits || converses, context, messages })
     }
 
     /// Lets a call talk to its client.

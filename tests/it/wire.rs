@@ -29,7 +29,7 @@ fn answer(result: &Value) -> Value {
 
 fn tools() -> Value {
     let tool = |name| json!({ "name": name, "inputSchema": { "type": "object" } });
-    let tools = ["echo", "broken", "take", "hang"].map(tool);
+    let tools = ["echo", "broken", "take", "hang", "talk"].map(tool);
     json!({ "tools": tools })
 }
 
@@ -63,7 +63,7 @@ async fn every_legacy_revision_begins_with_initialize() {
         assert!(instructions.as_str().is_some_and(|text| text.len() > 50));
         let expected = json!({
             "protocolVersion": version,
-            "capabilities": { "tools": {}, "resources": {}, "prompts": {} },
+            "capabilities": { "tools": {}, "resources": {}, "prompts": {}, "completions": {} },
             "serverInfo": server_info(), "instructions": instructions,
         });
         assert_eq!(body, answer(&expected));
@@ -114,7 +114,9 @@ async fn the_latest_revision_needs_no_initialize_and_stamps_its_results() {
     let versions = ["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
     let expected = json!({
         "supportedVersions": versions,
-        "capabilities": { "tools": {}, "resources": { "subscribe": true }, "prompts": {} },
+        "capabilities": {
+            "tools": {}, "resources": { "subscribe": true }, "prompts": {}, "completions": {},
+        },
         "instructions": instructions,
     });
     assert_eq!((reply.status, reply.json()), (200, answer(&listed(expected))));

@@ -1,7 +1,8 @@
 //! A server on a store that remembers what was done to it, with tools made for these tests.
 
 mod client;
-mod readables;
+pub(crate) mod readables;
+pub(crate) mod schema;
 mod store;
 mod tools;
 
@@ -110,11 +111,13 @@ impl House {
         Self { address, ops, store, stop, stopper, tasks }
     }
 
-    /// Sends a whole request with a body and reads the whole response.
+    /// Sends a whole request with a body and reads the whole response, which must be one by the schema.
     pub(crate) async fn post(&self, headers: &str, body: &str) -> Reply {
         let mut client = Client::connect(self.address).await;
         client.send(&post(headers, body)).await;
-        client.reply().await
+        let reply = client.reply().await;
+        schema::reply(headers, body, &reply);
+        reply
     }
 
     /// The same in the latest revision, with what it wants in headers and body.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mcp_messaging::{
+    dialogue::Completion,
     mcp::Offer,
     messaging::CallContext,
     model::{Inbox, Tenant},
@@ -103,6 +104,15 @@ impl Prompt for Greet {
 
     fn definition(&self) -> Value {
         json!({ "name": "greet", "arguments": [{ "name": "whom", "required": true }] })
+    }
+
+    fn completes(&self) -> bool {
+        true
+    }
+
+    async fn complete(&self, argument: &str, value: &str, _: &CallContext) -> Completion {
+        let values = (0..150).map(|number| format!("{argument}-{value}{number}")).collect();
+        Completion { values, total: Some(150), has_more: false }
     }
 
     async fn get(
