@@ -3,6 +3,10 @@
 //! `deploy/config/default.toml` is the reference. Whatever is unknown or contradictory stops the start
 //! with one line that names the key.
 
+mod rules;
+mod sections;
+mod traces;
+
 use std::{
     collections::HashMap,
     net::{SocketAddr, ToSocketAddrs},
@@ -10,7 +14,10 @@ use std::{
 };
 
 use config::{Environment, File, FileFormat};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+
+pub use sections::{Auth, Http, Limits, Log, Messaging, Ops, Queue, Redis};
+pub use traces::Traces;
 
 /// The defaults, with a comment on every key.
 pub const DEFAULTS: &str = include_str!("../deploy/config/default.toml");
@@ -74,165 +81,6 @@ pub struct Config {
     /// Spans leave the process: an endpoint is set by the standard `OTEL_EXPORTER_OTLP_*` variables.
     #[serde(skip)]
     pub traces: Option<Traces>,
-}
-
-/// What the standard variables of OpenTelemetry say that concerns us; the exporter reads the rest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Traces {
-    /// `OTEL_EXPORTER_OTLP_PROTOCOL` is `grpc`.
-    pub grpc: bool,
-    /// `OTEL_SERVICE_NAME` is set.
-    pub service_named: bool,
-}
-
-impl Traces {
-    fn read(environment: &HashMap<String, String>) -> Result<Option<Self>, ConfigError> {
-        let get = |name: &str| environment.get(name).filter(|value| !value.is_empty());
-        let endpoint =
-            get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or(get("OTEL_EXPORTER_OTLP_ENDPOINT"));
-        let off = get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
-            || get("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
-        if endpoint.is_none() || off {
-            return Ok(None);
-        }
-        let protocol =
-            get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or(get("OTEL_EXPORTER_OTLP_PROTOCOL"));
-        let grpc = match protocol.map(String::as_str) {
-            None | Some("http/protobuf") => false,
-            Some("grpc") => true,
-            Some(other) => {
-                return Err(ConfigError::Rule {
-                    key: "OTEL_EXPORTER_OTLP_PROTOCOL",
-                    problem: format!("is {other}; it must be grpc or http/protobuf"),
-                });
-            }
-        };
-        Ok(Some(Self { grpc, service_named: get("OTEL_SERVICE_NAME").is_some() }))
-    }
-}
-
-/// `[http]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "default.toml says what each is")]
-pub struct Http {
-    pub host: String,
-    pub port: u16,
-    pub workers: usize,
-    pub allowed_hosts: Vec<String>,
-    pub allowed_origins: Vec<String>,
-    pub body_bytes: usize,
-    pub keep_alive_seconds: u64,
-    pub request_timeout_seconds: u64,
-    pub max_connections: usize,
-    pub shutdown_seconds: u64,
-}
-
-/// `[ops]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "default.toml says what each is")]
-pub struct Ops {
-    pub listen: String,
-}
-
-/// `[auth]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "default.toml says what each is")]
-pub struct Auth {
-    pub mode: String,
-}
-
-/// `[queue]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "default.toml says what each is")]
-pub struct Queue {
-    pub backend: String,
-}
-
-/// `[redis]`
-#[derive(Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "default.toml says what each is")]
-pub struct Redis {
-    #[serde(serialize_with = "without_secrets")]
-    pub url: String,
-    pub connect_timeout_seconds: f64,
-    pub command_timeout_seconds: f64,
-    pub retry_seconds: f64,
-}
-
-/// The URL as far as it may be shown: what stands before the host is left out.
-fn without_secrets<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    let shown = match url.split_once("://") {
-        Some((scheme, rest)) => match rest.rsplit_once('@') {
-            Some((_, host)) => format!("{scheme}://***@{host}"),
-            None => url.to_owned(),
-        },
-        None => String::new(),
-    };
-    serializer.serialize_str(&shown)
-}
-
-impl std::fmt::Debug for Redis {
-    /// Without the URL: it may hold a password.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Redis").finish_non_exhaustive()
-    }
-}
-
-/// `[messaging]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "default.toml says what each is")]
-pub struct Messaging {
-    pub ttl_seconds: u64,
-    pub default_wait_seconds: u64,
-    pub lease_seconds: u64,
-    pub manual_lease_seconds: u64,
-    pub presence_seconds: u64,
-    pub ledger_seconds: u64,
-}
-
-/// `[limits]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "default.toml says what each is")]
-pub struct Limits {
-    pub message_bytes: usize,
-    pub recipients: usize,
-    pub inbox_messages: u64,
-    pub inbox_bytes: u64,
-    pub client_waits: u64,
-    pub replica_waiters: usize,
-    pub max_wait_seconds: u64,
-    pub min_ttl_seconds: u64,
-    pub max_ttl_seconds: u64,
-    pub fetch_messages: usize,
-    pub fetch_bytes: usize,
-    pub ledger_entries: u64,
-    pub listed_inboxes: usize,
-}
-
-/// `[log]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "default.toml says what each is")]
-pub struct Log {
-    pub level: String,
-    pub format: String,
-}
-
-/// What must hold, the key that it is about, and what to say if it does not.
-type Rule = (bool, &'static str, &'static str);
-
-/// Whether a URL is one of a Redis; its client would take any.
-fn names_redis(url: &str) -> bool {
-    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
-    let kind = scheme.strip_suffix("-cluster").or(scheme.strip_suffix("-sentinel"));
-    ["redis", "rediss", "valkey", "valkeys"].contains(&kind.unwrap_or(&scheme))
 }
 
 /// Which store holds the messages.
@@ -357,154 +205,6 @@ impl Config {
                 self.ops.listen
             ),
         })
-    }
-
-    /// What each value must be by itself.
-    fn rules_of_values(&self) -> [Rule; 14] {
-        let (l, h, r) = (&self.limits, &self.http, &self.redis);
-        let one_of = |value: &str, words: &[&str]| words.contains(&value);
-        let seconds = |value: f64| value.is_finite() && value > 0.0 && value <= 3600.0;
-        [
-            (
-                one_of(&self.queue.backend, &["", "memory", "redis"]),
-                "queue.backend",
-                "must be memory or redis",
-            ),
-            (
-                self.queue.backend != "redis" || !r.url.is_empty(),
-                "redis.url",
-                "(REDIS_URL) must be set when queue.backend is redis",
-            ),
-            (
-                r.url.is_empty() || names_redis(&r.url),
-                "redis.url",
-                "(REDIS_URL) must begin with redis://, rediss://, redis-cluster:// or redis-sentinel://",
-            ),
-            (
-                self.queue.backend != "memory" || r.url.is_empty(),
-                "queue.backend",
-                "is memory, but redis.url (REDIS_URL) is set: leave one of them out",
-            ),
-            (
-                one_of(&self.auth.mode, &["", "none"]),
-                "auth.mode",
-                "must be none: this version has no other",
-            ),
-            (
-                one_of(&self.log.format, &["auto", "text", "json"]),
-                "log.format",
-                "must be auto, text or json",
-            ),
-            (!h.host.trim().is_empty(), "http.host", "must not be empty"),
-            (
-                h.body_bytes >= l.message_bytes + 4096,
-                "http.body_bytes",
-                "must be at least limits.message_bytes + 4096",
-            ),
-            (
-                h.keep_alive_seconds > 0 && h.keep_alive_seconds <= 60,
-                "http.keep_alive_seconds",
-                "must be between 1 and 60",
-            ),
-            (h.request_timeout_seconds > 0, "http.request_timeout_seconds", "must be positive"),
-            (h.max_connections > 0, "http.max_connections", "must be positive"),
-            (
-                seconds(r.connect_timeout_seconds),
-                "redis.connect_timeout_seconds",
-                "must be positive, and at most 3600",
-            ),
-            (
-                seconds(r.command_timeout_seconds),
-                "redis.command_timeout_seconds",
-                "must be positive, and at most 3600",
-            ),
-            (seconds(r.retry_seconds), "redis.retry_seconds", "must be positive, and at most 3600"),
-        ]
-    }
-
-    /// What times and sizes must be beside each other.
-    fn rules_of_limits(&self) -> [Rule; 12] {
-        let (m, l) = (&self.messaging, &self.limits);
-        [
-            (l.min_ttl_seconds > 0, "limits.min_ttl_seconds", "must be positive"),
-            (
-                l.min_ttl_seconds <= l.max_ttl_seconds && l.max_ttl_seconds <= 604_800,
-                "limits.max_ttl_seconds",
-                "must be between limits.min_ttl_seconds and 604800 (a week)",
-            ),
-            (
-                (l.min_ttl_seconds..=l.max_ttl_seconds).contains(&m.ttl_seconds),
-                "messaging.ttl_seconds",
-                "(MESSAGE_TTL_SECONDS) must be between limits.min_ttl_seconds and limits.max_ttl_seconds",
-            ),
-            (
-                l.max_wait_seconds > 0 && l.max_wait_seconds <= l.max_ttl_seconds,
-                "limits.max_wait_seconds",
-                "must be positive and not longer than limits.max_ttl_seconds",
-            ),
-            (
-                m.default_wait_seconds <= l.max_wait_seconds,
-                "messaging.default_wait_seconds",
-                "must not be longer than limits.max_wait_seconds",
-            ),
-            (
-                m.lease_seconds > 0 && m.manual_lease_seconds > 0,
-                "messaging.lease_seconds",
-                "and manual_lease_seconds must be positive",
-            ),
-            (m.presence_seconds > 0, "messaging.presence_seconds", "must be positive"),
-            (
-                m.ledger_seconds >= l.max_ttl_seconds,
-                "messaging.ledger_seconds",
-                "must be at least limits.max_ttl_seconds, or expiries could not be told",
-            ),
-            (
-                l.message_bytes > 0 && (l.message_bytes as u64) < l.inbox_bytes,
-                "limits.message_bytes",
-                "must be positive and smaller than limits.inbox_bytes",
-            ),
-            (
-                l.recipients > 0
-                    && l.inbox_messages > 0
-                    && l.client_waits > 0
-                    && l.replica_waiters > 0,
-                "limits",
-                "of recipients, inbox_messages, client_waits and replica_waiters must be positive",
-            ),
-            (
-                l.fetch_messages > 0 && l.fetch_bytes > 0,
-                "limits.fetch_messages",
-                "and fetch_bytes must be positive",
-            ),
-            (
-                l.ledger_entries > 0 && l.listed_inboxes > 0,
-                "limits.ledger_entries",
-                "and listed_inboxes must be positive",
-            ),
-        ]
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        for (holds, key, problem) in
-            self.rules_of_values().into_iter().chain(self.rules_of_limits())
-        {
-            if !holds {
-                return Err(ConfigError::Rule { key, problem: problem.to_owned() });
-            }
-        }
-        self.ops_listen()?;
-        let open = self.listen()?.iter().any(|address| !address.ip().is_loopback());
-        if open && self.auth.mode.is_empty() {
-            return Err(ConfigError::Rule {
-                key: "auth.mode",
-                problem: format!(
-                    "must be said when http.host is {}: other machines can reach it. \
-                     MCP_MESSAGING__AUTH__MODE=none serves everybody without authentication",
-                    self.http.host
-                ),
-            });
-        }
-        Ok(())
     }
 }
 

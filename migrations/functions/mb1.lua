@@ -1,5 +1,5 @@
 #!lua name=mb1
--- mb1: the mailbox, contract 1. rev: 1
+-- mb1: the mailbox, contract 1. rev: 2
 -- Every operation of the store is one of these functions, on the keys of one hash slot. They are
 -- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
 -- QueueBackend (src/queue/mod.rs).
@@ -7,14 +7,15 @@
 -- Redis does not roll back a function that fails half way. So every check runs before the first
 -- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
 -- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
-local REVISION = 1
+local REVISION = 2
 local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
 local DROP_MAX = 512       -- expired messages dropped from the head in one call
 local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
 local LEDGER_EVERY = 5000  -- ms: how often a sender's expired messages are looked up
 local ASKED_MAX = 128      -- questions remembered as handed out
 local EXCEPTIONS_MAX = 1000
-local COPY, ASKS = 1, 2    -- header flags: may have been received before; its sender waits for an answer
+-- Header flags: may have been received before; its sender waits for an answer; it names what it answers.
+local COPY, ASKS, REPLIES = 1, 2, 4
 local GONE = '\255\254gone' -- marks elements to remove: no UTF-8 text is like it
 
 local call, floor, max, min -- set by each entry: while a library is loaded, redis.call and math do not exist
@@ -45,21 +46,50 @@ local function h_size(h) return #h + h_len(h) end
 -- Options of a call, as bits.
 local OWN, KEYED, RETRY, SHARDED = 1, 2, 4, 8
 
-local function wake(options, channel, topic)
+local function publish(options, channel, topic)
   redis.pcall(has(options, SHARDED) and 'SPUBLISH' or 'PUBLISH', channel, topic)
+end
+-- Wakes who watches an inbox, or the wait that `kind` names. `key` is any of its keys with one letter
+-- at the end, mb1:{b17}:default/bob:q; its channel is mb1:{b17}:ch.
+local function wake(options, key, kind)
+  local tag = string.find(key, '}', 7, true)
+  publish(options, string.sub(key, 1, tag + 1) .. 'ch', kind .. string.sub(key, tag + 2, -3))
 end
 -- Lets a key live at least so long, never shorter.
 local function outlive(key, ms)
   if call('PTTL', key) < ms then call('PEXPIRE', key, fmt(ms)) end
 end
--- Keeps the small hash of an inbox alive: always at least `keep` after a write, rarely a command.
-local function keep_alive(m, refresh_at, now, keep)
-  if not refresh_at or num(refresh_at) <= now then
-    call('PEXPIRE', m, fmt(keep + keep / 2))
-    call('HSET', m, 'k', fmt(now + keep / 2))
-    return true
-  end
-  return false
+-- The counters of an inbox and its lease stand packed in one field each of its hash: a field of its own for
+-- every number costs more to find, to read and to write than what is done with it.
+--   c: bytes in the queue, last stamp, latest expiry, when to prolong the hash's life, acknowledged up to,
+--      handed out up to, how often the head was handed out, whether lives differ
+--   l: lease id 16, runs until, messages, bytes, last stamp, what was handed out before it, whether a reader waits for it
+local COUNTERS, LEASE = '>dddddddB', '>c16dI4dddB'
+local function counters(packed)
+  if not packed then return { b = 0, s = 0, e = 0, k = 0, ac = 0, lc = 0, dn = 0, mt = 0 } end
+  local b, stamp, e, k, ac, lc, dn, mt = struct.unpack(COUNTERS, packed)
+  return { b = b, s = stamp, e = e, k = k, ac = ac, lc = lc, dn = dn, mt = mt }
+end
+local function pack_counters(c)
+  return struct.pack(COUNTERS, max(0, c.b), c.s, c.e, c.k, c.ac, c.lc, c.dn, c.mt)
+end
+local function lease_of(packed)
+  if not packed then return nil end
+  local id, till, n, bytes, top, seen, busy = struct.unpack(LEASE, packed)
+  return { id = id, till = till, n = n, bytes = bytes, top = top, seen = seen, busy = busy }
+end
+local function pack_lease(l)
+  return struct.pack(LEASE, l.id, l.till, l.n, l.bytes, l.top, l.seen, l.busy)
+end
+local function running(l, now) return l ~= nil and l.till > now end
+-- Writes the counters, with further fields, and keeps the hash alive: always at least `keep` after a
+-- write, rarely a command. -> whether its life was prolonged
+local function save(m, c, now, keep, ...)
+  local prolong = c.k <= now
+  if prolong then c.k = now + keep / 2 end
+  call('HSET', m, 'c', pack_counters(c), ...)
+  if prolong then call('PEXPIRE', m, fmt(keep + keep / 2)) end
+  return prolong
 end
 
 -- Exceptions to "everything up to the acknowledged stamp was acknowledged":
@@ -83,98 +113,91 @@ local function expired_range(x, acked, lo, hi, from_head, keep)
 end
 
 -- Drops a lease whose messages have all expired: it must not hold up those behind. -> true if it did
-local function drop_dead_lease(q, m, x, covered, top, ends, now, keep)
+local function drop_dead_lease(q, m, x, c, l, now, keep)
   local n, bytes = 0, 0
-  while n < covered do
+  while n < l.n do
     local h = call('LINDEX', q, n * 2)
-    if not h or h_stamp(h) > top then break end
+    if not h or h_stamp(h) > l.top then break end
     if h_exp(h) > now then return false end
     n = n + 1
     bytes = bytes + h_size(h)
   end
-  call('HDEL', m, 'lid', 'lu', 'ln', 'lb', 'lt', 'ls', 'bz')
-  except(x, 'L' .. struct.pack('>ddd', num(call('HGET', m, 'ac')) + 1, top, ends), keep)
+  call('HDEL', m, 'l')
+  except(x, 'L' .. struct.pack('>ddd', c.ac + 1, l.top, l.till), keep)
   if n > 0 then
     call('LTRIM', q, n * 2, -1)
-    call('HINCRBY', m, 'b', -bytes)
+    c.b = c.b - bytes
   end
   return true
 end
 
 -- Drops expired messages at the head, never under a running lease. -> how many
-local function drop_head(q, m, x, now, keep)
+local function drop_head(q, x, c, l, now, keep)
+  if running(l, now) then return 0 end
   local n, bytes, lo, hi = 0, 0, nil, nil
   while n < DROP_MAX do
     local h = call('LINDEX', q, n * 2)
     if not h or h_exp(h) > now then break end
-    if n == 0 then
-      local l = call('HMGET', m, 'lid', 'lu')
-      if l[1] and num(l[2]) > now then return 0 end
-    end
     n = n + 1
     bytes = bytes + h_size(h)
     lo, hi = lo or h_stamp(h), h_stamp(h)
   end
   if n > 0 then
-    expired_range(x, num(call('HGET', m, 'ac')), lo, hi, true, keep)
+    expired_range(x, c.ac, lo, hi, true, keep)
     call('LTRIM', q, n * 2, -1)
-    call('HINCRBY', m, 'b', -bytes)
+    c.b = c.b - bytes
   end
   return n
 end
 
 -- Removes the messages at these positions (ascending), which have expired.
-local function drop_at(q, m, x, positions, keep)
+local function drop_at(q, x, c, positions, keep)
   if #positions == 0 then return end
-  local bytes = 0
   for _, i in ipairs(positions) do
     local h = call('LINDEX', q, i * 2)
-    bytes = bytes + h_size(h)
+    c.b = c.b - h_size(h)
     expired_range(x, 0, h_stamp(h), h_stamp(h), false, keep)
     call('LSET', q, i * 2, GONE)
     call('LSET', q, i * 2 + 1, GONE)
   end
   call('LREM', q, #positions * 2, GONE)
-  call('HINCRBY', m, 'b', -bytes)
 end
 
 -- Makes room: drops what has expired anywhere in the inbox. Walks it at most once a second, and only
 -- if lives differ. Never under a running lease.
-local function make_room(q, m, x, now, keep)
-  drop_head(q, m, x, now, keep)
-  local l = call('HMGET', m, 'mt', 'fs', 'lid', 'lu')
-  if not l[1] or num(l[2]) > now or (l[3] and num(l[4]) > now) then return end
+local function make_room(q, m, x, c, now, keep)
+  local f = call('HMGET', m, 'l', 'fs')
+  local l = lease_of(f[1])
+  drop_head(q, x, c, l, now, keep)
+  if c.mt == 0 or num(f[2]) > now or running(l, now) then return end
   call('HSET', m, 'fs', fmt(now + 1000))
   local positions = {}
   for i = 0, call('LLEN', q) / 2 - 1 do
     if h_exp(call('LINDEX', q, i * 2)) <= now then positions[#positions + 1] = i end
   end
-  drop_at(q, m, x, positions, keep)
+  drop_at(q, x, c, positions, keep)
 end
 
--- Appends to the queue and accounts for it.
-local function append(q, m, us, now, flags, body, exp, id, tail, keep)
-  local f = call('HMGET', m, 'b', 's', 'e', 'k')
-  local empty = call('EXISTS', q) == 0
-  local held, last_exp = empty and 0 or num(f[1]), empty and 0 or num(f[3])
-  local stamp = max(us, num(f[2]) + 1)
-  local h = header(flags, #body, exp, stamp, id, tail)
+-- Appends to a queue of `depth` messages and accounts for it. The caller saves the counters.
+local function append(q, c, depth, us, now, flags, body, exp, id, tail)
+  if depth == 0 then c.b, c.e, c.mt = 0, 0, 0 end
+  c.s = max(us, c.s + 1)
+  local h = header(flags, #body, exp, c.s, id, tail)
   call('RPUSH', q, h, body)
-  call('PEXPIRE', q, fmt(max(exp, last_exp) - now))
-  call('HSET', m, 'b', fmt(held + #h + #body), 's', fmt(stamp), 'e', fmt(max(exp, last_exp)))
-  if exp < last_exp then call('HSET', m, 'mt', '1') end
-  keep_alive(m, f[4], now, keep)
-  return stamp
+  if exp < c.e then c.mt = 1 end
+  c.b, c.e = c.b + #h + #body, max(exp, c.e)
+  call('PEXPIRE', q, fmt(c.e - now))
+  return c.s
 end
 
 -- A parked reply goes to the end of the inbox: same id, same expiry, a new stamp. -> 1 if it did
-local function unpark(q, m, r, x, wait, state, us, now, keep)
+local function unpark(q, r, x, c, wait, state, us, now, keep)
   local p = call('HMGET', r, 'h' .. wait, 'b' .. wait)
   if not p[1] then return 0 end
   local h, back = p[1], 0
   if h_exp(h) > now then
     local flags = state == '2' and bit.bor(h_flags(h), COPY) or h_flags(h)
-    local stamp = append(q, m, us, now, flags, p[2], h_exp(h), h_id(h), string.sub(h, 39), keep)
+    local stamp = append(q, c, call('LLEN', q) / 2, us, now, flags, p[2], h_exp(h), h_id(h), string.sub(h, 39))
     except(x, (state == '2' and 'T' or 'R') .. struct.pack('>dd', h_stamp(h), stamp), keep)
     back = 1
   else
@@ -186,15 +209,15 @@ end
 
 local function parse_wait(v) return string.match(v, '^(%d+)|(%d)|(.*)$') end
 
--- Closes the waits whose replica never came back. -> time of the next sweep, or nil
-local function sweep(q, m, w, r, x, us, now, keep)
+-- Closes the waits whose replica never came back. The caller saves the counters. -> time of the next sweep, or nil
+local function sweep(q, m, w, r, x, c, us, now, keep)
   local all, next_at = call('HGETALL', w), nil
   for i = 1, #all, 2 do
     if string.sub(all[i], 1, 1) == 'w' then
       local deadline, state = parse_wait(all[i + 1])
       local at = tonumber(deadline) + GRACE
       if at <= now then
-        unpark(q, m, r, x, string.sub(all[i], 2), state, us, now, keep)
+        unpark(q, r, x, c, string.sub(all[i], 2), state, us, now, keep)
         call('HDEL', w, all[i])
       elseif not next_at or at < next_at then next_at = at end
     end
@@ -221,9 +244,9 @@ local function open_wait(m, w, wait, peer, timeout, now, keep)
   end
   call('HSET', w, 'w' .. wait, fmt(deadline) .. '|' .. state .. '|' .. peer)
   outlive(w, deadline - now + GRACE + 60000)
-  local f = call('HMGET', m, 'wx', 'k')
-  if not f[1] or deadline + GRACE < tonumber(f[1]) then call('HSET', m, 'wx', fmt(deadline + GRACE)) end
-  keep_alive(m, f[2], now, keep)
+  local f = call('HMGET', m, 'wx', 'c')
+  local next_at = f[1] and tonumber(f[1]) or deadline + GRACE
+  save(m, counters(f[2]), now, keep, 'wx', fmt(min(next_at, deadline + GRACE)))
 end
 
 -- Remembers that questions were handed to the owner of this inbox: its next message to one of their
@@ -264,10 +287,9 @@ local function asked_by(w, asker)
   return ids
 end
 
--- Which open wait a message answers: the one it names, or the first of the candidates that is open.
-local function match_wait(w, sender, named, candidates, now)
-  local ids = named ~= '' and { named } or candidates
-  for _, id in ipairs(ids) do
+-- Which open wait a message answers: the first of the candidates that is open and waits for its sender.
+local function match_wait(w, sender, candidates, now)
+  for _, id in ipairs(candidates) do
     local v = call('HGET', w, 'w' .. id)
     if v then
       local deadline, state, peer = parse_wait(v)
@@ -309,28 +331,27 @@ local function fate(k, now, f, exceptions, stamp, exp, parked)
   if exp <= now then return (f.leased and stamp <= f.top) and 'd' or 'e' end
   return stamp <= f.seen and 'd' or 'q'
 end
-local function fate_fields(m, now)
-  local f = call('HMGET', m, 'ac', 'lc', 's', 'lid', 'lu', 'lt')
-  if not f[3] then return nil end
-  return { acked = num(f[1]), seen = num(f[2]), last = num(f[3]),
-           leased = f[4] and num(f[5]) > now, top = num(f[6]) }
+-- What `fate` asks of an inbox; nil if it never had mail.
+local function fate_fields(c, l, now)
+  if c.s == 0 then return nil end
+  return { acked = c.ac, seen = c.lc, last = c.s, leased = running(l, now), top = l and l.top }
 end
 
 -- Writes one entry of the sender's ledger. -> 1 if the sender has something to look up; 2 if it is full of
 -- open entries, so that this one could not be written
 local function remember(m, l, id, recipient, stamp, exp, parked, now, keep, ledger_max)
-  local f = call('HMGET', m, 'lx', 'sn', 'k')
+  local f = call('HMGET', m, 'lx', 'sn', 'c')
   local entry = struct.pack('>dd', stamp, exp) .. id .. '\0' .. (parked and '\1' or '\0') .. recipient
   local n = call('RPUSH', l, entry)
   if n > ledger_max * 4 then
     call('RPOP', l)
     return 2
   end
-  local set = {}
+  local set, c = {}, counters(f[3])
   if not f[1] or exp < tonumber(f[1]) then set[1], set[2] = 'lx', fmt(exp) end
   if num(f[2]) + SEEN_EVERY <= now then set[#set + 1] = 'sn'; set[#set + 1] = fmt(now) end
-  if #set > 0 then call('HSET', m, unpack(set)) end
-  if keep_alive(m, f[3], now, keep) or n == 1 then call('PEXPIRE', l, fmt(keep + keep / 2)) end
+  local prolonged = (#set > 0 or c.k <= now) and save(m, c, now, keep, unpack(set))
+  if prolonged or n == 1 then call('PEXPIRE', l, fmt(keep + keep / 2)) end
   if f[1] and tonumber(f[1]) <= now then return 1 end
   return n > ledger_max and n % max(64, floor(ledger_max / 4)) == 0 and 1 or 0
 end
@@ -344,7 +365,7 @@ end
 
 -- Was this very message accepted by an earlier attempt? -> its header, whether it is parked
 -- | nil, whether it may have been received since
-local function find_accepted(q, m, r, id, us)
+local function find_accepted(q, r, c, id, us)
   local since = us - 30000000
   local i = -2
   while true do
@@ -357,216 +378,234 @@ local function find_accepted(q, m, r, id, us)
   for j = 1, #all, 2 do
     if string.sub(all[j], 1, 1) == 'h' and h_id(all[j + 1]) == id then return all[j + 1], true end
   end
-  return nil, num(call('HGET', m, 'ac')) >= since
+  return nil, c.ac >= since
 end
 
+-- What send and fetch take as numbers comes packed: reading each from a text of its own costs more than
+-- what is done with it.
+local SEND, FETCH = '>BBddddddd', '>BBddddd'
+local SEND_SIZE, FETCH_SIZE = 58, 42
+
 -- send: KEYS q m w r x of the recipient [m l w of the sender, if OWN] [d, if KEYED]
--- ARGV 1 id 2 tail 3 sender 4 recipient 5 in_reply_to 6 body 7 ttl 8 header flags 9 options 10 channel
---   11 max messages 12 max bytes 13 keep 14 ledger max 15 wait ms 16 max waits 17 digest 18 candidates
--- -> {queued 0 | replied 1 | duplicate 2, id, presence, ms, look up 0/1 | not recorded 2, stamp, expires, state, wait answered}
+-- ARGV 1 packed: options, header flags, ttl ms, max messages, max bytes, keep, ledger max, wait ms, max waits;
+--   then the id and, if KEYED, the digest 2 tail 3 body 4 candidates, if not OWN
+-- -> packed: queued 0 | replied 1 | duplicate 2, presence, look up 0/1 | not recorded 2, state, ms, stamp, expires; id
+local function sent(status, id, present, ms, look_up, stamp, exp, state)
+  return struct.pack('>BBBBddd', status, present, look_up, string.byte(state), ms, stamp, exp) .. id
+end
 local function send(keys, a)
   local q, m, w, r, x = keys[1], keys[2], keys[3], keys[4], keys[5]
-  local options, ttl, keep = tonumber(a[9]), tonumber(a[7]), tonumber(a[13])
-  local max_messages, max_bytes, wait_ms = tonumber(a[11]), tonumber(a[12]), tonumber(a[15])
-  local id, sender, recipient, body = a[1], a[3], a[4], a[6]
-  if #id ~= 16 or not options or not ttl or ttl <= 0 or not keep or keep < ttl or not max_messages
-     or not max_bytes or not wait_ms then
-    return fail('MBARGS', 'send')
-  end
+  local packed, tail, body = a[1], a[2], a[3]
+  if not body or #packed < SEND_SIZE + 16 then return fail('MBARGS', 'send') end
+  local options, flags, ttl, max_messages, max_bytes, keep, ledger_max, wait_ms, max_waits = struct.unpack(SEND, packed)
+  if ttl <= 0 or keep < ttl then return fail('MBARGS', 'send') end
+  local id, digest = string.sub(packed, SEND_SIZE + 1, SEND_SIZE + 16), string.sub(packed, SEND_SIZE + 17)
+  local sender = string.sub(tail, 2, 1 + string.byte(tail))
+  local named = has(flags, REPLIES) and string.sub(tail, 2 + #sender, 17 + #sender)
   local sm, sl, sw, d = nil, nil, nil, nil
   if has(options, OWN) then sm, sl, sw = keys[6], keys[7], keys[8] end
   if has(options, KEYED) then d = keys[#keys] end
+  local recipient = string.sub(q, string.find(q, '}', 7, true) + 2, -3)
   local us, now = clock()
-  local f = call('HMGET', m, 'b', 's', 'e', 'k', 'wx', 'wu', 'sn')
-  local present, ms = presence(f[6], f[7], now)
+  local f = call('HMGET', m, 'c', 'wx', 'wu', 'sn')
+  local c, present, ms = counters(f[1]), presence(f[3], f[4], now)
   if sender == recipient and present == 0 then present = 1 end
 
   local first = d and call('GET', d)
   if first then
     local first_id = string.sub(first, 17, 32)
-    if string.sub(first, 1, 16) ~= a[17] then
+    if string.sub(first, 1, 16) ~= digest then
       return fail('MBCONFLICT', (string.gsub(first_id, '.', function(c) return string.format('%02x', string.byte(c)) end)))
     end
     local stamp, exp, parked = struct.unpack('>ddB', first, 33)
-    local state = fate({ w = w, r = r }, now, fate_fields(m, now), call('LRANGE', x, 0, -1), stamp, exp, parked == 1)
+    local state = fate({ w = w, r = r }, now, fate_fields(c, lease_of(call('HGET', m, 'l')), now),
+      call('LRANGE', x, 0, -1), stamp, exp, parked == 1)
     if wait_ms > 0 and sw then open_wait(sm, sw, first_id, recipient, wait_ms, now, keep) end
-    return { 2, first_id, present, ms, 0, fmt(stamp), fmt(exp), state, '' }
+    return sent(2, first_id, present, ms, 0, stamp, exp, state)
   end
 
-  local copy = 0
   if has(options, RETRY) then
-    local h, unsure = find_accepted(q, m, r, id, us)
+    local h, unsure = find_accepted(q, r, c, id, us)
     if h then
-      return { unsure and 1 or 0, id, present, ms, 0, fmt(h_stamp(h)), fmt(h_exp(h)), 'q', '' }
+      return sent(unsure and 1 or 0, id, present, ms, 0, h_stamp(h), h_exp(h), 'q')
     end
-    if unsure then copy = COPY end
+    if unsure then flags = bit.bor(flags, COPY) end
   end
 
   local wait, deadline = nil, nil
-  if f[5] then
+  if f[2] then
     local candidates = {}
-    if a[5] == '' then
-      if sw then candidates = asked_by(sw, recipient)
-      else for i = 1, #a[18], 16 do candidates[#candidates + 1] = string.sub(a[18], i, i + 15) end end
-    end
-    wait, deadline = match_wait(w, sender, a[5], candidates, now)
+    if named then candidates[1] = named
+    elseif sw then candidates = asked_by(sw, recipient)
+    else for i = 1, #a[4], 16 do candidates[#candidates + 1] = string.sub(a[4], i, i + 15) end end
+    wait, deadline = match_wait(w, sender, candidates, now)
   end
 
   local depth = call('LLEN', q) / 2
   local exp = now + ttl
-  local flags = bit.bor(tonumber(a[8]), copy)
-  local size = 38 + #a[2] + #body
-  local held, last_exp = num(f[1]), num(f[3])
-  if depth == 0 then held, last_exp = 0, 0 end
-  if not wait and (depth >= max_messages or held + size > max_bytes) then
-    make_room(q, m, x, now, keep)
+  local size = 38 + #tail + #body
+  if wait_ms > 0 and sw and call('HLEN', sw) >= max_waits then
+    local open = open_waits(sw)
+    if open >= max_waits then return fail('MBWAITS', fmt(open)) end
+  end
+  if depth == 0 then c.b = 0 end
+  if not wait and (depth >= max_messages or c.b + size > max_bytes) then
+    make_room(q, m, x, c, now, keep)
     depth = call('LLEN', q) / 2
-    held = depth == 0 and 0 or num(call('HGET', m, 'b'))
-    if depth >= max_messages or held + size > max_bytes then
+    if depth == 0 then c.b = 0 end
+    if depth >= max_messages or c.b + size > max_bytes then
       local head = call('LINDEX', q, 0)
-      return fail('MBFULL', fmt(depth) .. ' ' .. fmt(held) .. ' ' .. fmt(head and max(0, h_exp(head) - now) or 0))
+      save(m, c, now, keep)
+      return fail('MBFULL', fmt(depth) .. ' ' .. fmt(c.b) .. ' ' .. fmt(head and max(0, h_exp(head) - now) or 0))
     end
   end
-  if wait_ms > 0 and sw and call('HLEN', sw) >= tonumber(a[16]) then
-    local open = open_waits(sw)
-    if open >= tonumber(a[16]) then return fail('MBWAITS', fmt(open)) end
-  end
-
-  local stamp = max(us, num(f[2]) + 1)
-  local h = header(flags, #body, exp, stamp, id, a[2])
+  local stamp = nil
   if wait then
-    call('HSET', r, 'h' .. wait, h, 'b' .. wait, body)
+    stamp = max(us, c.s + 1)
+    c.s = stamp
+    call('HSET', r, 'h' .. wait, header(flags, #body, exp, stamp, id, tail), 'b' .. wait, body)
     outlive(r, max(exp, tonumber(deadline) + GRACE) - now + 60000)
     call('HSET', w, 'w' .. wait, deadline .. '|1|' .. sender)
-    call('HSET', m, 's', fmt(stamp))
     if sw then call('HDEL', sw, 'a' .. wait) end
     present, ms = 2, 0
   else
-    call('RPUSH', q, h, body)
-    call('PEXPIRE', q, fmt(max(exp, last_exp) - now))
-    call('HSET', m, 'b', fmt(held + size), 's', fmt(stamp), 'e', fmt(max(exp, last_exp)))
-    if exp < last_exp then call('HSET', m, 'mt', '1') elseif depth == 0 and last_exp == 0 then call('HDEL', m, 'mt') end
+    stamp = append(q, c, depth, us, now, flags, body, exp, id, tail)
   end
-  keep_alive(m, f[4], now, keep)
+  save(m, c, now, keep)
   if wait_ms > 0 and sw then open_wait(sm, sw, id, recipient, wait_ms, now, keep) end
   if d then
-    call('SET', d, a[17] .. id .. struct.pack('>ddB', stamp, exp, wait and 1 or 0), 'PX', fmt(ttl))
+    call('SET', d, digest .. id .. struct.pack('>ddB', stamp, exp, wait and 1 or 0), 'PX', fmt(ttl))
   end
   local look_up = 0
-  if sl then look_up = remember(sm, sl, id, recipient, stamp, exp, wait ~= nil, now, keep, tonumber(a[14])) end
-  wake(options, a[10], wait and ('r' .. wait .. recipient) or ('q' .. recipient))
-  return { wait and 1 or 0, id, present, ms, look_up, fmt(stamp), fmt(exp), 'q', wait or '' }
+  if sl then look_up = remember(sm, sl, id, recipient, stamp, exp, wait ~= nil, now, keep, ledger_max) end
+  wake(options, q, wait and 'r' .. wait or 'q')
+  return sent(wait and 1 or 0, id, present, ms, look_up, stamp, exp, 'q')
 end
 
 -- fetch: KEYS q m w r x
--- ARGV 1 max messages 2 max bytes 3 lease 4 lease ms 5 wait ms (-1: does not wait) 6 session 7 call
---   8 first 0/1 9 channel 10 inbox 11 options 12 keep
--- -> {empty 0 | messages 1 | busy 2 | superseded 3, now, remaining, due ms or -1, look up 0/1, seen up to,
---     attempt, up to, header, body, ...}
+-- ARGV 1 packed: options, first 0/1, max messages, max bytes, lease ms, wait ms (-1: does not wait), keep;
+--   then the lease and, if it waits, the call; then the session, if it has one
+-- -> {packed: empty 0 | messages 1 | busy 2 | superseded 3, look up 0/1, now, remaining, due ms or -1, seen up to,
+--     attempt, up to; header, body, ...}
+local function fetched(kind, look_up, now, remaining, due, seen, attempt, upto)
+  return struct.pack('>BBdddddd', kind, look_up, now, remaining, due, seen, attempt, upto)
+end
 local function fetch(keys, a)
   local q, m, w, r, x = keys[1], keys[2], keys[3], keys[4], keys[5]
-  local max_n, max_bytes, lease, wait_ms = tonumber(a[1]), tonumber(a[2]), a[3], tonumber(a[5])
-  local options, keep = tonumber(a[11]), tonumber(a[12])
-  if not max_n or max_n < 1 or not max_bytes or #lease ~= 16 or not wait_ms or not options or not keep then
-    return fail('MBARGS', 'fetch')
-  end
+  local packed = a[1]
+  if #packed < FETCH_SIZE + 16 then return fail('MBARGS', 'fetch') end
+  local options, first, max_n, max_bytes, lease_ms, wait_ms, keep = struct.unpack(FETCH, packed)
+  if max_n < 1 then return fail('MBARGS', 'fetch') end
+  local lease = string.sub(packed, FETCH_SIZE + 1, FETCH_SIZE + 16)
+  local waiting, session = string.sub(packed, FETCH_SIZE + 17, FETCH_SIZE + 32), string.sub(packed, FETCH_SIZE + 33)
   local us, now = clock()
-  local f = call('HMGET', m, 'lid', 'lu', 'lc', 'dn', 'wx', 'wu', 'sn', 'lx', 'ln', 'ls', 'ws', 'wn', 'k', 'lt')
-  local set = {}
+  local f = call('HMGET', m, 'c', 'l', 'wx', 'wu', 'sn', 'lx', 'ws', 'wn')
+  local c, l, set = counters(f[1]), lease_of(f[2]), {}
   local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
-  local function save()
-    if #set == 0 then return end
-    call('HSET', m, unpack(set))
-    keep_alive(m, f[13], now, keep)
-  end
-  if num(f[7]) + SEEN_EVERY <= now then put('sn', fmt(now)) end
+  if num(f[5]) + SEEN_EVERY <= now then put('sn', fmt(now)) end
 
-  local next_sweep = f[5] and tonumber(f[5])
-  if next_sweep and next_sweep <= now then next_sweep = sweep(q, m, w, r, x, us, now, keep) end
+  local changed, next_sweep = false, f[3] and tonumber(f[3])
+  if next_sweep and next_sweep <= now then
+    next_sweep = sweep(q, m, w, r, x, c, us, now, keep)
+    changed = true
+  end
+  local function done()
+    if changed or #set > 0 then save(m, c, now, keep, unpack(set)) end
+  end
   local due = next_sweep and next_sweep - now or -1
   local function sooner(ms) if due < 0 or ms < due then due = ms end end
   local look_up = 0
-  if f[8] then
-    if tonumber(f[8]) <= now then look_up = 1 else sooner(tonumber(f[8]) - now) end
+  if f[6] then
+    if tonumber(f[6]) <= now then look_up = 1 else sooner(tonumber(f[6]) - now) end
   end
 
-  if wait_ms >= 0 and a[6] ~= '' then
-    if a[8] == '1' then
-      if f[11] == a[6] and f[12] ~= a[7] then wake(options, a[9], 'q' .. a[10]) end
-      put('ws', a[6]); put('wn', a[7])
-    elseif f[11] == a[6] and f[12] ~= a[7] then
-      return { 3, now, 0, -1, 0, '0', 0, '0' }
+  if wait_ms >= 0 and session ~= '' then
+    if first == 1 then
+      if f[7] == session and f[8] ~= waiting then wake(options, q, 'q') end
+      put('ws', session); put('wn', waiting)
+    elseif f[7] == session and f[8] ~= waiting then
+      done()
+      return { fetched(3, 0, now, 0, -1, 0, 0, 0) }
     end
   end
 
-  local again = f[1] == lease and num(f[2]) > now
-  if f[1] and num(f[2]) > now and not again
-     and not drop_dead_lease(q, m, x, num(f[9]), num(f[14]), num(f[2]), now, keep) then
-    sooner(num(f[2]) - now)
-    put('bz', '1')
-    if wait_ms > 0 then put('wu', fmt(now + wait_ms)) end
-    save()
-    return { 2, now, call('LLEN', q) / 2, due, look_up, '0', 0, '0' }
+  local again = running(l, now) and l.id == lease
+  if running(l, now) and not again then
+    if not drop_dead_lease(q, m, x, c, l, now, keep) then
+      sooner(l.till - now)
+      if l.busy == 0 then
+        l.busy = 1
+        put('l', pack_lease(l))
+      end
+      if wait_ms > 0 then put('wu', fmt(now + wait_ms)) end
+      done()
+      return { fetched(2, look_up, now, call('LLEN', q) / 2, due, 0, 0, 0) }
+    end
+    l, changed = nil, true
   end
 
-  local seen = num(again and f[10] or f[3])
-  if again then max_n, max_bytes = num(f[9]), math.huge end
-  local dropped = drop_head(q, m, x, now, keep)
-  local total = call('LLEN', q) / 2
-  local out, got, bytes, sizes, top, i, stop = {}, 0, 0, 0, 0, 0, false
+  local seen = again and l.seen or c.lc
+  if again then max_n, max_bytes = l.n, math.huge end
+  local dropped, total = 0, call('LLEN', q) / 2
+  local out, got, bytes, sizes, top, i, stop = { false }, 0, 0, 0, 0, 0, false -- the first is the answer's head
   local expired, asked = {}, {}
-  local average = total > 0 and max(1, num(call('HGET', m, 'b')) / total) or 1
+  local average = total > 0 and max(1, c.b / total) or 1
   while i < total and got < max_n and not stop do
     local step = min(max_n - got, total - i, max(1, min(32, floor((max_bytes - bytes) / average) + 1)))
     local chunk = call('LRANGE', q, i * 2, (i + step) * 2 - 1)
-    for j = 1, #chunk, 2 do
-      local h, body = chunk[j], chunk[j + 1]
-      if h_exp(h) <= now and not again then
-        expired[#expired + 1] = i + (j - 1) / 2
-      elseif got > 0 and bytes + #body > max_bytes then
-        stop = true
-        break
-      else
-        got = got + 1
-        out[#out + 1] = h
-        out[#out + 1] = body
-        bytes, sizes, top = bytes + #body, sizes + #h + #body, h_stamp(h)
-        if has(h_flags(h), ASKS) then asked[#asked + 1] = h end
+    if i == 0 and dropped == 0 and not again and h_exp(chunk[1]) <= now then
+      dropped = drop_head(q, x, c, l, now, keep) -- what expires does so at the head, and often much at once
+      total, changed = total - dropped, true
+    else
+      for j = 1, #chunk, 2 do
+        local h, body = chunk[j], chunk[j + 1]
+        if h_exp(h) <= now and not again then
+          expired[#expired + 1] = i + (j - 1) / 2
+        elseif got > 0 and bytes + #body > max_bytes then
+          stop = true
+          break
+        else
+          got = got + 1
+          out[#out + 1] = h
+          out[#out + 1] = body
+          bytes, sizes, top = bytes + #body, sizes + #h + #body, h_stamp(h)
+          if has(h_flags(h), ASKS) then asked[#asked + 1] = h end
+        end
       end
+      i = i + step
+      if #expired >= DROP_MAX then stop = true end
     end
-    i = i + step
-    if #expired >= DROP_MAX then stop = true end
   end
-  drop_at(q, m, x, expired, keep)
+  drop_at(q, x, c, expired, keep)
+  if #expired > 0 then changed = true end
   if got == 0 then
     if dropped >= DROP_MAX or #expired > 0 then due = 0 end
-    if f[1] then call('HDEL', m, 'lid', 'lu', 'ln', 'lb', 'lt', 'ls') end
+    if l then call('HDEL', m, 'l') end
     if wait_ms > 0 then put('wu', fmt(now + wait_ms)) end
-    save()
-    return { 0, now, 0, due, look_up, '0', 0, '0' }
+    done()
+    return { fetched(0, look_up, now, 0, due, 0, 0, 0) }
   end
-  local attempt = 1
-  if again then attempt = num(f[4]) elseif h_stamp(out[1]) <= seen then attempt = num(f[4]) + 1 end
-  put('lid', lease); put('lu', fmt(now + tonumber(a[4]))); put('lc', fmt(max(num(f[3]), top)))
-  put('lt', fmt(top)); put('ls', fmt(seen)); put('ln', got); put('lb', fmt(sizes)); put('dn', attempt)
-  if f[6] then put('wu', '0') end
-  save()
+  if not again then c.dn = h_stamp(out[2]) <= seen and c.dn + 1 or 1 end
+  c.lc = max(c.lc, top)
+  put('l', pack_lease({ id = lease, till = now + lease_ms, n = got, bytes = sizes, top = top, seen = seen, busy = l and l.busy or 0 }))
+  if f[4] then put('wu', '0') end
+  done()
   remember_asked(w, asked, now)
-  local res = { 1, now, call('LLEN', q) / 2 - got, due, look_up, fmt(seen), attempt, fmt(top) }
-  for n = 1, #out do res[8 + n] = out[n] end
-  return res
+  out[1] = fetched(1, look_up, now, total - #expired - got, due, seen, c.dn, top)
+  return out
 end
 
--- ack: KEYS q m x  ARGV 1 up to 2 channel 3 inbox 4 options -> messages removed
+-- ack: KEYS q m x  ARGV 1 up to 2 options -> messages removed
 -- Cumulative and idempotent; never beyond what was handed out.
 local function ack(keys, a)
   local q, m = keys[1], keys[2]
-  local f = call('HMGET', m, 'lc', 'ln', 'lb', 'lt', 'bz', 'ac', 'b')
-  local upto = min(num(a[1]), num(f[1]))
-  local n, bytes, covered = 0, 0, num(f[2])
-  if covered > 0 and upto == num(f[4]) then   -- the usual case: the whole lease, two header reads, one trim
-    local last, beyond = call('LINDEX', q, covered * 2 - 2), call('LINDEX', q, covered * 2)
-    if last and h_stamp(last) == upto and (not beyond or h_stamp(beyond) > upto) then n, bytes = covered, num(f[3]) end
+  local f = call('HMGET', m, 'c', 'l')
+  local c, l = counters(f[1]), lease_of(f[2])
+  local upto, covered = min(num(a[1]), c.lc), l and l.n or 0
+  local n, bytes = 0, 0
+  if covered > 0 and upto == l.top then       -- the usual case: the whole lease, one header read, one trim
+    local last = call('LINDEX', q, covered * 2 - 2)
+    if last and h_stamp(last) == upto then n, bytes = covered, l.bytes end
   end
   if n == 0 then                              -- stale, partial or shifted: walk the headers
     while true do
@@ -577,11 +616,16 @@ local function ack(keys, a)
     end
   end
   if n > 0 then call('LTRIM', q, n * 2, -1) end
-  if upto > num(f[6]) then call('HSET', m, 'ac', fmt(upto), 'b', fmt(max(0, num(f[7]) - bytes)))
-  elseif n > 0 then call('HSET', m, 'b', fmt(max(0, num(f[7]) - bytes))) end
-  local over = covered > 0 and upto >= num(f[4])
-  if over then call('HDEL', m, 'lid', 'lu', 'ln', 'lb', 'lt', 'ls', 'bz')
-  elseif covered > 0 and n > 0 then call('HSET', m, 'ln', fmt(max(0, covered - n)), 'lb', fmt(max(0, num(f[3]) - bytes))) end
+  if n > 0 or upto > c.ac then
+    c.ac, c.b = max(c.ac, upto), max(0, c.b - bytes)
+    call('HSET', m, 'c', pack_counters(c))
+  end
+  local over = covered > 0 and upto >= l.top
+  if over then call('HDEL', m, 'l')
+  elseif covered > 0 and n > 0 then
+    l.n, l.bytes = max(0, covered - n), max(0, l.bytes - bytes)
+    call('HSET', m, 'l', pack_lease(l))
+  end
   if n == 0 and covered == 0 then             -- its messages expired under its lease, and were received all the same
     for _, record in ipairs(call('LRANGE', keys[3], 0, -1)) do
       if string.sub(record, 1, 1) == 'L' and (struct.unpack('>d', record, 10)) == upto then
@@ -589,24 +633,26 @@ local function ack(keys, a)
       end
     end
   end
-  if over and (f[5] or call('EXISTS', q) == 1) then wake(tonumber(a[4]), a[2], 'q' .. a[3]) end
+  if over and (l.busy == 1 or call('EXISTS', q) == 1) then wake(tonumber(a[2]), q, 'q') end
   return n
 end
 
--- release: KEYS m  ARGV 1 lease 2 channel 3 inbox 4 options -> 1 if it was this lease's
+-- release: KEYS m  ARGV 1 lease 2 options -> 1 if it was this lease's
 local function release(keys, a)
-  if call('HGET', keys[1], 'lid') ~= a[1] then return 0 end
-  call('HDEL', keys[1], 'lid', 'lu', 'ln', 'lb', 'lt', 'ls', 'bz')
-  wake(tonumber(a[4]), a[2], 'q' .. a[3])
+  local l = lease_of(call('HGET', keys[1], 'l'))
+  if not l or l.id ~= a[1] then return 0 end
+  call('HDEL', keys[1], 'l')
+  wake(tonumber(a[2]), keys[1], 'q')
   return 1
 end
 
 -- extend: KEYS m  ARGV 1 lease 2 ms from now -> 1 if it was this lease's
 local function extend(keys, a)
   local _, now = clock()
-  local l = call('HMGET', keys[1], 'lid', 'lu')
-  if l[1] ~= a[1] then return 0 end
-  call('HSET', keys[1], 'lu', fmt(max(num(l[2]), now + tonumber(a[2]))))
+  local l = lease_of(call('HGET', keys[1], 'l'))
+  if not l or l.id ~= a[1] then return 0 end
+  l.till = max(l.till, now + tonumber(a[2]))
+  call('HSET', keys[1], 'l', pack_lease(l))
   return 1
 end
 
@@ -658,31 +704,36 @@ local function wait_done(keys, a)
   call('HDEL', r, 'h' .. wait, 'b' .. wait)
   local head, stamp = call('LINDEX', q, 0), h_stamp(h)
   if head and h_stamp(head) < stamp then except(x, 'A' .. struct.pack('>d', stamp), tonumber(a[2]))
-  elseif stamp > num(call('HGET', m, 'ac')) then call('HSET', m, 'ac', fmt(stamp)) end
+  else
+    local c = counters(call('HGET', m, 'c'))
+    if stamp > c.ac then
+      c.ac = stamp
+      call('HSET', m, 'c', pack_counters(c))
+    end
+  end
   return 1
 end
 
--- wait_close: KEYS q m w r x  ARGV 1 wait 2 keep 3 channel 4 inbox 5 options -> 1 if a reply went to the inbox
+-- wait_close: KEYS q m w r x  ARGV 1 wait 2 keep 3 options -> 1 if a reply went to the inbox
 local function wait_close(keys, a)
   local q, m, w, r, x, wait = keys[1], keys[2], keys[3], keys[4], keys[5], a[1]
   local us, now = clock()
   local v = call('HGET', w, 'w' .. wait)
   if not v then return 0 end
   local _, state = parse_wait(v)
-  local back = unpark(q, m, r, x, wait, state, us, now, tonumber(a[2]))
+  local c, keep = counters(call('HGET', m, 'c')), tonumber(a[2])
+  local back = unpark(q, r, x, c, wait, state, us, now, keep)
+  if back > 0 then save(m, c, now, keep) end
   call('HDEL', w, 'w' .. wait)
-  if back > 0 then wake(tonumber(a[5]), a[3], 'q' .. a[4]) end
+  if back > 0 then wake(tonumber(a[3]), q, 'q') end
   return back
 end
 
 -- contact: KEYS m w  ARGV 1 keep 2 peer or '' -> {look up 0/1, ids of the peer's questions handed out}
 local function contact(keys, a)
   local _, now = clock()
-  local f = call('HMGET', keys[1], 'sn', 'lx', 'k')
-  if num(f[1]) + SEEN_EVERY <= now then
-    call('HSET', keys[1], 'sn', fmt(now))
-    keep_alive(keys[1], f[3], now, tonumber(a[1]))
-  end
+  local f = call('HMGET', keys[1], 'sn', 'lx', 'c')
+  if num(f[1]) + SEEN_EVERY <= now then save(keys[1], counters(f[3]), now, tonumber(a[1]), 'sn', fmt(now)) end
   local ids = a[2] ~= '' and table.concat(asked_by(keys[2], a[2])) or ''
   return { f[2] and tonumber(f[2]) <= now and 1 or 0, ids }
 end
@@ -691,14 +742,15 @@ end
 local function peek(keys)
   local q, m = keys[1], keys[2]
   local us, now = clock()
-  local f = call('HMGET', m, 'lid', 'lu', 'ln', 'wu', 'sn')
+  local f = call('HMGET', m, 'l', 'wu', 'sn')
   local gone, head = 0, call('LINDEX', q, 0)
   while head and h_exp(head) <= now and gone < DROP_MAX do
     gone = gone + 1
     head = call('LINDEX', q, gone * 2)
   end
-  local leased = f[1] and num(f[2]) > now and num(f[3]) or 0
-  local present, ms = presence(f[4], f[5], now)
+  local l = lease_of(f[1])
+  local leased = running(l, now) and l.n or 0
+  local present, ms = presence(f[2], f[3], now)
   return { call('LLEN', q) / 2 - gone, leased, head and floor((us - h_stamp(head)) / 1000) or -1, present, ms }
 end
 
@@ -711,8 +763,8 @@ local function probe(keys, a)
     local one, two = keys[i * 2 - 1], keys[i * 2]
     local h = nil
     if a[i] == '' then
-      local l = call('HMGET', two, 'lid', 'lu')
-      if not (l[1] and num(l[2]) + 1000 > now) then h = call('LINDEX', one, 0) end
+      local l = lease_of(call('HGET', two, 'l'))
+      if not l or l.till + 1000 <= now then h = call('LINDEX', one, 0) end
     else
       local v = call('HGET', one, 'w' .. a[i])
       if v and string.match(v, '|1|') then h = call('HGET', two, 'h' .. a[i]) end
@@ -726,9 +778,13 @@ end
 local function fates(keys, a)
   local q, m, w, r, x = keys[1], keys[2], keys[3], keys[4], keys[5]
   local us, now = clock()
-  local wx = call('HGET', m, 'wx')
-  if wx and tonumber(wx) <= now then sweep(q, m, w, r, x, us, now, tonumber(a[1])) end
-  local f, exceptions, out = fate_fields(m, now), call('LRANGE', x, 0, -1), {}
+  local found = call('HMGET', m, 'wx', 'c', 'l')
+  local c, keep = counters(found[2]), tonumber(a[1])
+  if found[1] and tonumber(found[1]) <= now then
+    sweep(q, m, w, r, x, c, us, now, keep)
+    save(m, c, now, keep)
+  end
+  local f, exceptions, out = fate_fields(c, lease_of(found[3]), now), call('LRANGE', x, 0, -1), {}
   for i = 1, #a[2], 17 do
     local stamp, exp, parked = struct.unpack('>ddB', a[2], i)
     out[#out + 1] = fate({ w = w, r = r }, now, f, exceptions, stamp, exp, parked == 1)
@@ -836,7 +892,7 @@ end
 -- cancel: KEYS c  ARGV 1 channel 2 topic 3 options
 local function cancel(keys, a)
   call('SET', keys[1], '1', 'PX', 60000)
-  wake(tonumber(a[3]), a[1], a[2])
+  publish(tonumber(a[3]), a[1], a[2])
   return 1
 end
 -- cancelled: KEYS c -> 0/1

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::{join, try_join};
 use tokio::time::Instant;
 
 use super::{
@@ -127,7 +128,9 @@ impl MessagingService {
             keep: keyed,
             armed: message.wait.is_some(),
         };
-        let sent = match self.accept(&message).await {
+        // It may have been given up before it listened.
+        let (accepted, given_up) = join(self.accept(&message), self.was_cancelled(context)).await;
+        let sent = match accepted {
             Ok(sent) => sent,
             Err(error) => {
                 // Refused without a trace, or unknown: then the guard closes what may be open.
@@ -147,7 +150,8 @@ impl MessagingService {
             notices: Vec::new(),
             delivery: None,
         };
-        let mut ended = None;
+        // A failure to find out is no cancellation: every look asks again.
+        let mut ended = matches!(given_up, Ok(true)).then_some(Ended::Cancelled);
         while open.armed {
             let over = ended.is_some() || Instant::now() >= deadline;
             if (look || over) && self.take_reply(&mut open, &mut asked, context, &mut ended).await?
@@ -190,15 +194,16 @@ impl MessagingService {
         context: &CallContext,
         ended: &mut Option<Ended>,
     ) -> Result<bool, MessagingError> {
-        let state = self.queue.wait_take(&open.inbox, open.wait).await?;
+        let take = self.queue.wait_take(&open.inbox, open.wait);
+        let (state, given_up) = try_join(take, self.was_cancelled(context)).await?;
+        if given_up {
+            *ended = Some(Ended::Cancelled);
+        }
         asked.other_messages = state.queued;
         match state.taken {
-            Taken::Open => return Ok(false),
+            Taken::Open => return Ok(given_up),
             Taken::Gone => open.armed = false,
             Taken::Reply(_) if *ended == Some(Ended::Cancelled) => {}
-            Taken::Reply(_) if self.was_cancelled(context, true).await? => {
-                *ended = Some(Ended::Cancelled);
-            }
             Taken::Reply(reply) => {
                 self.note_delivered(std::slice::from_ref(&reply));
                 asked.delivery = self.settler().deliver(vec![open.claim()]);

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::try_join;
 use tokio::time::Instant;
 
 use super::{
@@ -177,7 +178,7 @@ impl MessagingService {
             waiting.remaining = deadline.saturating_duration_since(Instant::now());
             let looked = self.look(request, inbox, waits.then_some(&waiting), context).await?;
             let woken = !std::mem::take(&mut waiting.first);
-            let Some((guard, fetched)) = looked else { continue };
+            let Some((guard, fetched, given_up)) = looked else { continue };
             let mut received = Received {
                 why: ReceivedWhy::Empty,
                 messages: Vec::new(),
@@ -187,16 +188,16 @@ impl MessagingService {
                 acknowledged: 0,
                 delivery: None,
             };
+            if given_up {
+                received.why = ReceivedWhy::Cancelled; // the guard gives back what was taken
+                return Ok(received);
+            }
             if fetched.notices_due {
                 (received.notices, received.delivery) = self.notices(inbox).await;
             }
             let Fetched { outcome, due, .. } = fetched;
             let end = match outcome {
                 Outcome::Messages(batch) => {
-                    if self.was_cancelled(context, waits).await? {
-                        received.why = ReceivedWhy::Cancelled; // the guard gives the messages back
-                        return Ok(received);
-                    }
                     if let (true, Some(newest)) = (woken, batch.messages.last())
                         && !newest.redelivered
                     {
@@ -247,14 +248,15 @@ impl MessagingService {
         }
     }
 
-    /// Fetches once. `None`: the store is in trouble and the call can wait for it.
+    /// Fetches once, and asks whether a waiting call was given up meanwhile. `None`: the store is in
+    /// trouble and the call can wait for it.
     async fn look(
         &self,
         request: &ReceiveRequest,
         inbox: &Inbox,
         waiting: Option<&Waiting>,
         context: &CallContext,
-    ) -> Result<Option<(InFlight, Fetched)>, MessagingError> {
+    ) -> Result<Option<(InFlight, Fetched, bool)>, MessagingError> {
         let life = match request.acknowledge {
             Acknowledge::Auto => self.rules.lease,
             Acknowledge::Manual => self.rules.manual_lease,
@@ -275,8 +277,10 @@ impl MessagingService {
             waiting: waiting.cloned(),
         };
         let patient = waiting.is_some_and(|waiting| waiting.remaining > STORE_PAUSE);
-        match self.queue.fetch(inbox, &fetch).await {
-            Ok(fetched) => Ok(Some((guard, fetched))),
+        let given_up =
+            async { if waiting.is_some() { self.was_cancelled(context).await } else { Ok(false) } };
+        match try_join(self.queue.fetch(inbox, &fetch), given_up).await {
+            Ok((fetched, given_up)) => Ok(Some((guard, fetched, given_up))),
             // A wait outlives trouble of the store: whoever waits has nothing to lose by it.
             Err(QueueError::Unavailable { .. } | QueueError::Timeout)
                 if patient && !context.stop.is_cancelled() =>

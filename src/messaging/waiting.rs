@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{CallContext, MessagingError, MessagingService};
-use crate::queue::Wakeups;
+use crate::queue::{QueueError, Wakeups};
 
 /// What ended a call before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,19 +38,15 @@ impl MessagingService {
             () = wakeups.next() => return Ok(None),
             () = tokio::time::sleep_until(until) => return Ok(None),
         }
-        Ok(self.was_cancelled(context, true).await?.then_some(Ended::Cancelled))
+        Ok(self.was_cancelled(context).await?.then_some(Ended::Cancelled))
     }
 
-    /// Whether the client gave the call up. Asked before what was taken is handed out, because the
-    /// wake-up that says so may be lost.
-    pub(super) async fn was_cancelled(
-        &self,
-        context: &CallContext,
-        waits: bool,
-    ) -> Result<bool, MessagingError> {
+    /// Whether the client gave the call up. Asked along with everything that a waiting call takes,
+    /// because the wake-up that says so may be lost, or have come before the call listened.
+    pub(super) async fn was_cancelled(&self, context: &CallContext) -> Result<bool, QueueError> {
         match &context.call {
-            Some(call) if waits => Ok(self.queue.call_cancelled(call).await?),
-            _ => Ok(false),
+            Some(call) => self.queue.call_cancelled(call).await,
+            None => Ok(false),
         }
     }
 

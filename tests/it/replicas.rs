@@ -183,6 +183,39 @@ async fn a_repeated_question_takes_up_the_wait_on_another_replica() {
     assert_eq!(bob.texts(0).await, [""; 0], "the question was not sent twice");
 }
 
+/// The client gives up a call of its session; the notification goes to `replica`.
+async fn cancel(agent: &Agent, replica: &Replica, id: u64) {
+    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
+        "params": {"requestId": id, "reason": "timeout"}});
+    let answer = agent
+        .http
+        .post(replica.agent("any").url)
+        .header("accept", "application/json, text/event-stream")
+        .header("mcp-session-id", agent.session.clone().unwrap())
+        .json(&cancel)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status().as_u16(), 202);
+}
+
+#[tokio::test]
+async fn a_cancellation_that_overtakes_its_call_ends_it() {
+    let (_redis, one, two) = two().await;
+    let mut bob = one.agent("bob");
+    bob.initialize().await;
+    let question = json!({"sender_id": "bob", "recipient_id": "alice", "message": "?"});
+    for (id, name, arguments) in [
+        (7, "get_messages", json!({"client_id": "bob", "wait_seconds": 30})),
+        (8, "send_message_and_wait", question),
+    ] {
+        cancel(&bob, &two, id).await;
+        let call = bob.request(id, "tools/call", json!({"name": name, "arguments": arguments}));
+        let ended = tokio::time::timeout(secs(5), call).await.expect("the stream ends");
+        assert!(ended.unwrap_err().starts_with("no answer"), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn a_cancellation_reaches_the_call_on_another_replica() {
     let (_redis, one, two) = two().await;
@@ -196,18 +229,7 @@ async fn a_cancellation_reaches_the_call_on_another_replica() {
         }
     });
     waiting(&one, 1).await;
-    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
-        "params": {"requestId": 7, "reason": "timeout"}});
-    let answer = bob
-        .http
-        .post(two.agent("bob").url)
-        .header("accept", "application/json, text/event-stream")
-        .header("mcp-session-id", bob.session.clone().unwrap())
-        .json(&cancel)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(answer.status().as_u16(), 202);
+    cancel(&bob, &two, 7).await;
     let ended = tokio::time::timeout(secs(5), wait).await.expect("the stream ends").unwrap();
     assert!(ended.unwrap_err().starts_with("no answer"));
     two.agent("alice").send("bob", "after").await;

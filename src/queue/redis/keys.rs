@@ -1,7 +1,5 @@
 //! Every name in Redis. `migrations/KEYSPACE.md` says what stands under each.
 
-use std::ops::Range;
-
 use fred::{bytes::Bytes, types::Value};
 
 use crate::{
@@ -37,15 +35,14 @@ fn slot_of(tag: &str) -> u16 {
 /// The last letters of the keys of an inbox, in the order in which they stand in [`InboxKeys`].
 const PARTS: &[u8; 6] = b"qmwrxl";
 
-/// The keys of one inbox, its name and its channel, in one buffer: each is a slice of it, which
-/// costs no allocation, and neither do the copies that the client library makes of it.
+/// The keys of one inbox, in one buffer: each is a slice of it, which costs no allocation, and
+/// neither do the copies that the client library makes of it.
 pub(super) struct InboxKeys {
     /// Its bucket.
     pub(super) bucket: u8,
     buffer: Bytes,
-    /// How long each key is, and where the name stands in the first one.
+    /// How long each key is.
     len: usize,
-    name: Range<usize>,
 }
 
 impl InboxKeys {
@@ -56,14 +53,13 @@ impl InboxKeys {
         // The channel is `mb1:{b4}:ch`: a key begins as it does.
         let begin = channel.len() - 2;
         let len = begin + name.len() + 2;
-        let mut buffer = Vec::with_capacity(len * PARTS.len() + channel.len());
+        let mut buffer = Vec::with_capacity(len * PARTS.len());
         for part in PARTS {
             buffer.extend_from_slice(&channel.as_bytes()[..begin]);
             buffer.extend_from_slice(name);
             buffer.extend_from_slice(&[b':', *part]);
         }
-        buffer.extend_from_slice(channel.as_bytes());
-        Self { bucket, buffer: buffer.into(), len, name: begin..begin + name.len() }
+        Self { bucket, buffer: buffer.into(), len }
     }
 
     fn key(&self, position: usize) -> Value {
@@ -98,14 +94,6 @@ impl InboxKeys {
     pub(super) fn marker(&self, key: &[u8; 16]) -> Value {
         let prefix = &self.buffer[..self.len - 1];
         Value::Bytes([prefix, b"d:", key].concat().into())
-    }
-    /// The name of the inbox.
-    pub(super) fn name(&self) -> Value {
-        Value::Bytes(self.buffer.slice(self.name.clone()))
-    }
-    /// Its wake channel.
-    pub(super) fn channel(&self) -> Value {
-        Value::Bytes(self.buffer.slice(self.len * PARTS.len()..))
     }
 
     /// `q m w r x`, the order in which the functions take them.
@@ -204,8 +192,8 @@ mod tests {
         assert_eq!(bucket, bucket_of(b"default/alice"));
         assert_eq!(keys.queue().as_str().unwrap(), format!("mb1:{{b{bucket}}}:default/alice:q"));
         assert_eq!(channel(bucket), format!("mb1:{{b{bucket}}}:ch"));
-        assert_eq!(keys.channel().as_str().unwrap(), channel(bucket));
-        assert_eq!(keys.name().as_str().unwrap(), "default/alice");
+        // The functions find the channel in a key.
+        assert!(keys.queue().as_str().unwrap().starts_with(channel(bucket).trim_end_matches("ch")));
         let marker = keys.marker(b"0123456789abcdef");
         assert_eq!(
             marker.as_str().unwrap(),

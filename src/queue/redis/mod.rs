@@ -10,6 +10,7 @@ mod functions;
 mod keys;
 mod ledger;
 mod link;
+mod packed;
 mod record;
 mod reply;
 mod send;
@@ -32,7 +33,8 @@ use self::{
     functions::Operation,
     keys::InboxKeys,
     link::Link,
-    record::Handed,
+    packed::Packed,
+    record::{Handed, Reader},
     reply::{Answer, contract},
     subscriber::Subscriber,
 };
@@ -47,10 +49,10 @@ use crate::{
 };
 
 /// Options of a call, as the functions read them.
-const OWN: i64 = 1;
-const KEYED: i64 = 2;
-const RETRY: i64 = 4;
-const SHARDED: i64 = 8;
+const OWN: u8 = 1;
+const KEYED: u8 = 2;
+const RETRY: u8 = 4;
+const SHARDED: u8 = 8;
 
 /// What a process shares.
 #[derive(Clone)]
@@ -129,10 +131,6 @@ fn count(number: u64) -> Value {
     Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-fn at_most(duration: Option<Duration>) -> Value {
-    duration.map_or(Value::Integer(0), millis)
-}
-
 impl RedisQueue {
     /// Loads the library unless a newer revision is there, and warns if Redis does not persist.
     ///
@@ -153,13 +151,14 @@ impl RedisQueue {
         millis(self.store.limits.ledger_life)
     }
 
-    fn options(&self) -> Value {
-        Value::Integer(if self.store.clustered { SHARDED } else { 0 })
+    /// The options that every function takes which wakes somebody.
+    fn options(&self) -> u8 {
+        if self.store.clustered { SHARDED } else { 0 }
     }
 
-    /// Channel, inbox, options: what a function that wakes takes.
-    fn wake(&self, keys: &InboxKeys) -> [Value; 3] {
-        [keys.channel(), keys.name(), self.options()]
+    /// The options as an argument of their own.
+    fn options_alone(&self) -> Value {
+        Value::Integer(self.options().into())
     }
 
     async fn call(
@@ -184,41 +183,37 @@ impl QueueBackend for RedisQueue {
 
     async fn fetch(&self, inbox: &Inbox, request: &FetchRequest) -> Result<Fetched, QueueError> {
         let keys = InboxKeys::new(inbox);
-        let none = || Value::from_static_str("");
-        let (wait, session, call, first) = match &request.waiting {
-            None => (Value::Integer(-1), none(), none(), 0),
-            Some(waiting) => (
-                millis(waiting.remaining),
-                waiting.session.as_ref().map_or_else(none, |session| bytes(session.as_bytes())),
-                bytes(waiting.call.as_bytes()),
-                i64::from(waiting.first),
-            ),
-        };
-        let [channel, name, options] = self.wake(&keys);
-        let args = vec![
-            count(request.max_messages as u64),
-            count(request.max_bytes as u64),
-            bytes(request.lease.as_bytes()),
-            millis(request.lease_for),
-            wait,
-            session,
-            call,
-            Value::Integer(first),
-            channel,
-            name,
-            options,
-            self.keep(),
-        ];
-        let value = self.call(Operation::Fetch, keys.bucket, keys.all(), args).await?;
+        let waiting = request.waiting.as_ref();
+        let mut packed =
+            Packed::new(self.options(), waiting.is_some_and(|waiting| waiting.first).into())
+                .number(request.max_messages as u64)
+                .number(request.max_bytes as u64)
+                .millis(request.lease_for)
+                .millis_or_none(waiting.map(|waiting| waiting.remaining))
+                .millis(self.store.limits.ledger_life)
+                .bytes(request.lease.as_bytes());
+        if let Some(waiting) = waiting {
+            packed = packed.bytes(waiting.call.as_bytes());
+            if let Some(session) = &waiting.session {
+                packed = packed.bytes(session.as_bytes());
+            }
+        }
+        let value =
+            self.call(Operation::Fetch, keys.bucket, keys.all(), vec![packed.value()]).await?;
         let mut answer = Answer::new(value)?;
-        let kind = answer.integer()?;
-        let now_ms = answer.count()?;
-        let remaining = answer.count()?;
-        let due = answer.millis()?;
-        let notices_due = answer.integer()? == 1;
-        let seen_us = answer.count()?;
-        let attempt = u32::try_from(answer.count()?).unwrap_or(u32::MAX);
-        let upto = Stamp(answer.count()?);
+        let head = answer.bytes()?;
+        let mut reader = Reader(head.as_bytes().unwrap_or_default());
+        let too_short = || contract("fetch answered too little");
+        let [kind, look_up] = reader.take().ok_or_else(too_short)?;
+        let mut numbers = [0.0; 6];
+        for number in &mut numbers {
+            *number = f64::from_be_bytes(reader.take().ok_or_else(too_short)?);
+        }
+        let [_, _, due, ..] = numbers;
+        let [now_ms, remaining, due_ms, seen_us, attempt, upto] = numbers.map(record::whole);
+        let due = (due >= 0.0).then(|| Duration::from_millis(due_ms));
+        let (attempt, upto) = (u32::try_from(attempt).unwrap_or(u32::MAX), Stamp(upto));
+        let notices_due = look_up == 1;
         let outcome = match kind {
             0 => Outcome::Empty,
             1 => {
@@ -235,16 +230,14 @@ impl QueueBackend for RedisQueue {
     async fn ack(&self, inbox: &Inbox, upto: Stamp) -> Result<u64, QueueError> {
         let keys = InboxKeys::new(inbox);
         let names = vec![keys.queue(), keys.meta(), keys.exceptions()];
-        let [channel, name, options] = self.wake(&keys);
-        let args = vec![count(upto.0), channel, name, options];
+        let args = vec![count(upto.0), self.options_alone()];
         let value = self.call(Operation::Ack, keys.bucket, names, args).await?;
         Ok(u64::try_from(reply::integer(&value)?).unwrap_or_default())
     }
 
     async fn release(&self, inbox: &Inbox, lease: LeaseId) -> Result<bool, QueueError> {
         let keys = InboxKeys::new(inbox);
-        let [channel, name, options] = self.wake(&keys);
-        let args = vec![bytes(lease.as_bytes()), channel, name, options];
+        let args = vec![bytes(lease.as_bytes()), self.options_alone()];
         let value = self.call(Operation::Release, keys.bucket, vec![keys.meta()], args).await?;
         Ok(reply::integer(&value)? == 1)
     }
@@ -304,8 +297,7 @@ impl QueueBackend for RedisQueue {
 
     async fn wait_close(&self, inbox: &Inbox, wait: MessageId) -> Result<(), QueueError> {
         let keys = InboxKeys::new(inbox);
-        let [channel, name, options] = self.wake(&keys);
-        let args = vec![bytes(wait.as_bytes()), self.keep(), channel, name, options];
+        let args = vec![bytes(wait.as_bytes()), self.keep(), self.options_alone()];
         self.call(Operation::WaitClose, keys.bucket, keys.all(), args).await?;
         Ok(())
     }
@@ -433,7 +425,7 @@ impl QueueBackend for RedisQueue {
     async fn cancel_call(&self, call: &CallKey) -> Result<(), QueueError> {
         let (key, bucket) = keys::cancelled(call);
         let topic = keys::call_topic(call);
-        let args = vec![text(&keys::channel(bucket)), text(&topic), self.options()];
+        let args = vec![text(&keys::channel(bucket)), text(&topic), self.options_alone()];
         self.call(Operation::Cancel, bucket, vec![key], args).await?;
         Ok(())
     }

@@ -7,10 +7,7 @@ use fred::{
     types::Value,
 };
 
-use crate::{
-    model::MessageId,
-    queue::{Presence, QueueError},
-};
+use crate::queue::{Presence, QueueError};
 
 /// What an error of Redis or of the client asks of the caller.
 #[derive(Debug)]
@@ -95,20 +92,10 @@ impl Answer {
         Ok(value)
     }
 
-    pub(super) fn id(&mut self) -> Result<MessageId, QueueError> {
-        let value = self.bytes()?;
-        let bytes = value.as_bytes().and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-        bytes.map(MessageId::from_bytes).ok_or_else(|| contract("expected an id"))
-    }
-
     /// Presence and its milliseconds.
     pub(super) fn presence(&mut self) -> Result<Presence, QueueError> {
         let (kind, ms) = (self.integer()?, self.count()?);
-        Ok(match kind {
-            2 => Presence::Waiting,
-            1 => Presence::Seen(Duration::from_millis(ms)),
-            _ => Presence::Unknown,
-        })
+        Ok(presence(kind, ms))
     }
 
     /// Milliseconds, or `None` for -1.
@@ -118,6 +105,15 @@ impl Answer {
 
     pub(super) fn rest(self) -> impl Iterator<Item = Value> {
         self.0
+    }
+}
+
+/// What is known of somebody's presence, and since when.
+pub(super) fn presence(kind: i64, ms: u64) -> Presence {
+    match kind {
+        2 => Presence::Waiting,
+        1 => Presence::Seen(Duration::from_millis(ms)),
+        _ => Presence::Unknown,
     }
 }
 

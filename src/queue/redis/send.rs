@@ -5,10 +5,12 @@ use std::time::Duration;
 use fred::types::Value;
 
 use super::{
-    KEYED, OWN, RETRY, RedisQueue, SHARDED, at_most, bytes, count,
+    KEYED, OWN, RETRY, RedisQueue, bytes, count,
     functions::Operation,
     keys::{self, InboxKeys},
-    ledger, millis, record,
+    ledger, millis,
+    packed::Packed,
+    record::{self, Reader},
     reply::{self, Answer, contract},
     text,
 };
@@ -16,9 +18,6 @@ use crate::{
     model::MessageId,
     queue::{NewMessage, QueueBackend, QueueError, Sent, SentStatus},
 };
-
-/// Where `send` takes its options among its arguments.
-const SEND_OPTIONS: usize = 8;
 
 impl RedisQueue {
     /// In a cluster the sender's slot is another one: what one call does elsewhere takes three.
@@ -59,8 +58,8 @@ impl RedisQueue {
         let args = vec![
             bytes(message.id.as_bytes()),
             text(message.recipient.name()),
-            answered.stamp,
-            answered.expires,
+            count(answered.stamp),
+            count(answered.expires),
             Value::Integer(i64::from(sent.status == SentStatus::Replied)),
             self.keep(),
             count(limits.ledger_entries),
@@ -110,60 +109,55 @@ impl RedisQueue {
         let recipient = InboxKeys::new(&message.recipient);
         let sender = InboxKeys::new(&message.sender);
         let mut keys = recipient.all();
-        let mut options = if self.store.clustered { SHARDED } else { 0 };
+        let mut options = self.options();
         if own {
             options |= OWN;
             keys.extend([sender.meta(), sender.ledger(), sender.waits()]);
         }
-        let mut digest = Value::from_static_str("");
+        let mut digest = None;
         if let Some(key) = &message.idempotency {
             options |= KEYED;
             keys.push(recipient.marker(key.as_bytes()));
-            digest = bytes(&message.content_digest());
+            digest = Some(message.content_digest());
         }
         let (flags, tail) = record::encode(message);
         let limits = &self.store.limits;
-        let in_reply_to = message
-            .in_reply_to
-            .as_ref()
-            .map_or(Value::from_static_str(""), |id| bytes(id.as_bytes()));
-        let args = vec![
-            bytes(message.id.as_bytes()),
-            Value::Bytes(tail),
-            sender.name(),
-            recipient.name(),
-            in_reply_to,
-            text(&message.text),
-            millis(message.ttl),
-            Value::Integer(i64::from(flags)),
-            Value::Integer(options),
-            recipient.channel(),
-            count(limits.inbox_messages),
-            count(limits.inbox_bytes),
-            self.keep(),
-            count(limits.ledger_entries),
-            at_most(message.wait),
-            count(limits.open_waits),
-            digest,
-            candidates,
-        ];
+        let mut packed = Packed::new(options, flags)
+            .millis(message.ttl)
+            .number(limits.inbox_messages)
+            .number(limits.inbox_bytes)
+            .millis(limits.ledger_life)
+            .number(limits.ledger_entries)
+            .millis(message.wait.unwrap_or_default())
+            .number(limits.open_waits)
+            .bytes(message.id.as_bytes());
+        if let Some(digest) = &digest {
+            packed = packed.bytes(digest);
+        }
+        let mut args = vec![packed.value(), Value::Bytes(tail), text(&message.text)];
+        if !own {
+            args.push(candidates);
+        }
         let slot = keys::slot(recipient.bucket);
-        let repeat = |args: &mut [Value]| args[SEND_OPTIONS] = Value::Integer(options | RETRY);
+        let repeat = |args: &mut [Value]| Packed::add_option(&mut args[0], RETRY);
         let value = self.link.call_again(Operation::Send, slot, keys, args, repeat).await?;
-        let mut answer = Answer::new(value)?;
-        let status = answer.integer()?;
-        let id = answer.id()?;
-        let recipient = answer.presence()?;
-        let look_up = answer.integer()?;
-        let (stamp, expires) = (answer.bytes()?, answer.bytes()?);
-        let state = answer.bytes()?;
+        let answer = value.as_bytes().unwrap_or_default();
+        let too_short = || contract("send answered too little");
+        let mut reader = Reader(answer);
+        let [status, presence, look_up, state] = reader.take().ok_or_else(too_short)?;
+        let mut number = || reader.take().map(f64::from_be_bytes).map(record::whole);
+        let (Some(ms), Some(stamp), Some(expires)) = (number(), number(), number()) else {
+            return Err(too_short());
+        };
+        let id = MessageId::from_bytes(reader.take().ok_or_else(too_short)?);
+        let recipient = reply::presence(i64::from(presence), ms);
         let status = match status {
             0 => SentStatus::Queued,
             1 => SentStatus::Replied,
-            2 => SentStatus::Duplicate(ledger::state(state.as_bytes().and_then(<[u8]>::first))),
+            2 => SentStatus::Duplicate(ledger::state(Some(&state))),
             other => return Err(contract(&format!("send answered {other}"))),
         };
-        let (notices_due, unrecorded) = ledger::written(look_up);
+        let (notices_due, unrecorded) = ledger::written(i64::from(look_up));
         let sent = Sent { id, status, recipient, notices_due, unrecorded };
         Ok(Answered { sent, stamp, expires })
     }
@@ -172,6 +166,6 @@ impl RedisQueue {
 /// What `send` answers.
 pub(super) struct Answered {
     pub(super) sent: Sent,
-    stamp: Value,
-    expires: Value,
+    stamp: u64,
+    expires: u64,
 }

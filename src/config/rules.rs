@@ -1,0 +1,163 @@
+//! What must hold of the values, by themselves and beside each other.
+
+use super::{Config, ConfigError};
+
+/// What must hold, the key that it is about, and what to say if it does not.
+type Rule = (bool, &'static str, &'static str);
+
+/// Whether a URL is one of a Redis; its client would take any.
+fn names_redis(url: &str) -> bool {
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
+    let kind = scheme.strip_suffix("-cluster").or(scheme.strip_suffix("-sentinel"));
+    ["redis", "rediss", "valkey", "valkeys"].contains(&kind.unwrap_or(&scheme))
+}
+
+impl Config {
+    /// What each value must be by itself.
+    fn rules_of_values(&self) -> [Rule; 14] {
+        let (l, h, r) = (&self.limits, &self.http, &self.redis);
+        let one_of = |value: &str, words: &[&str]| words.contains(&value);
+        let seconds = |value: f64| value.is_finite() && value > 0.0 && value <= 3600.0;
+        [
+            (
+                one_of(&self.queue.backend, &["", "memory", "redis"]),
+                "queue.backend",
+                "must be memory or redis",
+            ),
+            (
+                self.queue.backend != "redis" || !r.url.is_empty(),
+                "redis.url",
+                "(REDIS_URL) must be set when queue.backend is redis",
+            ),
+            (
+                r.url.is_empty() || names_redis(&r.url),
+                "redis.url",
+                "(REDIS_URL) must begin with redis://, rediss://, redis-cluster:// or redis-sentinel://",
+            ),
+            (
+                self.queue.backend != "memory" || r.url.is_empty(),
+                "queue.backend",
+                "is memory, but redis.url (REDIS_URL) is set: leave one of them out",
+            ),
+            (
+                one_of(&self.auth.mode, &["", "none"]),
+                "auth.mode",
+                "must be none: this version has no other",
+            ),
+            (
+                one_of(&self.log.format, &["auto", "text", "json"]),
+                "log.format",
+                "must be auto, text or json",
+            ),
+            (!h.host.trim().is_empty(), "http.host", "must not be empty"),
+            (
+                h.body_bytes >= l.message_bytes + 4096,
+                "http.body_bytes",
+                "must be at least limits.message_bytes + 4096",
+            ),
+            (
+                h.keep_alive_seconds > 0 && h.keep_alive_seconds <= 60,
+                "http.keep_alive_seconds",
+                "must be between 1 and 60",
+            ),
+            (h.request_timeout_seconds > 0, "http.request_timeout_seconds", "must be positive"),
+            (h.max_connections > 0, "http.max_connections", "must be positive"),
+            (
+                seconds(r.connect_timeout_seconds),
+                "redis.connect_timeout_seconds",
+                "must be positive, and at most 3600",
+            ),
+            (
+                seconds(r.command_timeout_seconds),
+                "redis.command_timeout_seconds",
+                "must be positive, and at most 3600",
+            ),
+            (seconds(r.retry_seconds), "redis.retry_seconds", "must be positive, and at most 3600"),
+        ]
+    }
+
+    /// What times and sizes must be beside each other.
+    fn rules_of_limits(&self) -> [Rule; 12] {
+        let (m, l) = (&self.messaging, &self.limits);
+        [
+            (l.min_ttl_seconds > 0, "limits.min_ttl_seconds", "must be positive"),
+            (
+                l.min_ttl_seconds <= l.max_ttl_seconds && l.max_ttl_seconds <= 604_800,
+                "limits.max_ttl_seconds",
+                "must be between limits.min_ttl_seconds and 604800 (a week)",
+            ),
+            (
+                (l.min_ttl_seconds..=l.max_ttl_seconds).contains(&m.ttl_seconds),
+                "messaging.ttl_seconds",
+                "(MESSAGE_TTL_SECONDS) must be between limits.min_ttl_seconds and limits.max_ttl_seconds",
+            ),
+            (
+                l.max_wait_seconds > 0 && l.max_wait_seconds <= l.max_ttl_seconds,
+                "limits.max_wait_seconds",
+                "must be positive and not longer than limits.max_ttl_seconds",
+            ),
+            (
+                m.default_wait_seconds <= l.max_wait_seconds,
+                "messaging.default_wait_seconds",
+                "must not be longer than limits.max_wait_seconds",
+            ),
+            (
+                m.lease_seconds > 0 && m.manual_lease_seconds > 0,
+                "messaging.lease_seconds",
+                "and manual_lease_seconds must be positive",
+            ),
+            (m.presence_seconds > 0, "messaging.presence_seconds", "must be positive"),
+            (
+                m.ledger_seconds >= l.max_ttl_seconds,
+                "messaging.ledger_seconds",
+                "must be at least limits.max_ttl_seconds, or expiries could not be told",
+            ),
+            (
+                l.message_bytes > 0 && (l.message_bytes as u64) < l.inbox_bytes,
+                "limits.message_bytes",
+                "must be positive and smaller than limits.inbox_bytes",
+            ),
+            (
+                l.recipients > 0
+                    && l.inbox_messages > 0
+                    && l.client_waits > 0
+                    && l.replica_waiters > 0,
+                "limits",
+                "of recipients, inbox_messages, client_waits and replica_waiters must be positive",
+            ),
+            (
+                l.fetch_messages > 0 && l.fetch_bytes > 0,
+                "limits.fetch_messages",
+                "and fetch_bytes must be positive",
+            ),
+            (
+                l.ledger_entries > 0 && l.listed_inboxes > 0,
+                "limits.ledger_entries",
+                "and listed_inboxes must be positive",
+            ),
+        ]
+    }
+
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        for (holds, key, problem) in
+            self.rules_of_values().into_iter().chain(self.rules_of_limits())
+        {
+            if !holds {
+                return Err(ConfigError::Rule { key, problem: problem.to_owned() });
+            }
+        }
+        self.ops_listen()?;
+        let open = self.listen()?.iter().any(|address| !address.ip().is_loopback());
+        if open && self.auth.mode.is_empty() {
+            return Err(ConfigError::Rule {
+                key: "auth.mode",
+                problem: format!(
+                    "must be said when http.host is {}: other machines can reach it. \
+                     MCP_MESSAGING__AUTH__MODE=none serves everybody without authentication",
+                    self.http.host
+                ),
+            });
+        }
+        Ok(())
+    }
+}
