@@ -14,6 +14,7 @@ mod rules;
 mod send;
 mod waiters;
 mod waiting;
+mod watch;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ pub use receive::{Acknowledge, ReceiveRequest, Received, ReceivedWhy};
 pub use rules::Rules;
 pub use send::{Parcel, Posted, Refusal, SendRequest, SendResult};
 pub use waiters::Waiters;
+pub use watch::InboxWatch;
 
 use crate::{
     dialogue::Exchange,
@@ -43,6 +45,7 @@ pub struct MessagingService {
     waiters: Waiters,
     tasks: TaskTracker,
     metrics: Arc<Metrics>,
+    watches: watch::Watches,
 }
 
 /// Where a call comes from and what ends it early.
@@ -96,7 +99,7 @@ impl MessagingService {
         tasks: TaskTracker,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { queue, rules, waiters, tasks, metrics }
+        Self { queue, rules, waiters, tasks, metrics, watches: watch::Watches::default() }
     }
 
     /// The limits in force.
