@@ -18,11 +18,13 @@ use crate::{
     mcp::{McpServer, Offer},
     messaging::{MessagingService, Rules, Waiters},
     model::SystemClock,
+    prompts,
     queue::{
         self, QueueBackend, QueueError,
         memory::MemoryQueue,
         redis::{RedisQueue, RedisSettings, RedisStore},
     },
+    resources,
     telemetry::{self, LogFormat, Metrics, Telemetry, TelemetryError, TraceExport},
     tools,
 };
@@ -222,6 +224,8 @@ async fn run(config: &Config) -> Result<(), StartError> {
             let offer = Offer {
                 instructions: tools::INSTRUCTIONS,
                 tools: tools::registry(messaging.clone()),
+                resources: resources::registry(messaging.clone()),
+                prompts: prompts::registry(messaging.clone()),
                 cancellations: Some(Arc::new(messaging.clone())),
                 ..Offer::default()
             };

@@ -46,11 +46,16 @@ pub enum McpError {
     #[error("unknown prompt {0:?}; prompts/list says which there are")]
     UnknownPrompt(String),
     /// No resource of that URI.
-    #[error("{}", ResourceError::NotFound)]
+    #[error("{why}")]
     UnknownResource {
         /// What was asked for.
         uri: String,
+        /// Why there is none.
+        why: ResourceError,
     },
+    /// As many calls wait as may.
+    #[error("{}", ResourceError::Busy)]
+    Busy,
     /// The client did not declare a capability that the request needs.
     #[error("the client must declare the capability {0:?}")]
     MissingCapability(&'static str),
@@ -90,6 +95,7 @@ impl McpError {
             Self::UnknownTool(_) => row(-32602, 200, 200, "unknown_tool"),
             Self::UnknownPrompt(_) => row(-32602, 200, 200, "unknown_prompt"),
             Self::UnknownResource { .. } => row(-32602, 200, 200, "unknown_resource"),
+            Self::Busy => row(-32603, 200, 503, "busy"),
             Self::MissingCapability(_) => row(-32021, 200, 400, "missing_capability"),
             Self::Unavailable => row(-32603, 200, 503, "unavailable"),
             Self::Internal => row(-32603, 200, 500, "internal"),
@@ -129,7 +135,7 @@ impl McpError {
                 "supported": Revision::ALL.map(Revision::as_str),
                 "requested": requested,
             })),
-            Self::UnknownResource { uri } => Some(json!({ "uri": uri })),
+            Self::UnknownResource { uri, why: _ } => Some(json!({ "uri": uri })),
             Self::MissingCapability(name) => Some(json!({ "requiredCapabilities": { *name: {} } })),
             Self::Parse
             | Self::InvalidRequest(_)
@@ -140,6 +146,7 @@ impl McpError {
             | Self::InvalidArgument(_)
             | Self::UnknownTool(_)
             | Self::UnknownPrompt(_)
+            | Self::Busy
             | Self::Unavailable
             | Self::Internal => None,
         }
@@ -163,7 +170,10 @@ impl McpError {
     /// What a resource's error is on the wire.
     pub(super) fn from_resource(error: ResourceError, uri: &str) -> Self {
         match error {
-            ResourceError::NotFound => Self::UnknownResource { uri: uri.to_owned() },
+            ResourceError::NotFound | ResourceError::NoIdentity => {
+                Self::UnknownResource { uri: uri.to_owned(), why: error }
+            }
+            ResourceError::Busy => Self::Busy,
             ResourceError::Unavailable => Self::Unavailable,
             ResourceError::Internal => Self::Internal,
         }
@@ -221,6 +231,7 @@ mod tests {
     #[test]
     fn the_wire_table_is_what_the_specification_says() {
         let requested = String::from("1999-01-01");
+        let unknown_resource = McpError::from_resource(ResourceError::NotFound, "x");
         for (error, code, legacy, modern, label) in [
             (McpError::Parse, -32700, 400, 400, "parse"),
             (McpError::InvalidRequest("x"), -32600, 400, 400, "invalid_request"),
@@ -232,7 +243,8 @@ mod tests {
             (McpError::InvalidArgument("x".into()), -32602, 200, 200, "invalid_argument"),
             (McpError::UnknownTool("x".into()), -32602, 200, 200, "unknown_tool"),
             (McpError::UnknownPrompt("x".into()), -32602, 200, 200, "unknown_prompt"),
-            (McpError::UnknownResource { uri: "x".into() }, -32602, 200, 200, "unknown_resource"),
+            (unknown_resource, -32602, 200, 200, "unknown_resource"),
+            (McpError::Busy, -32603, 200, 503, "busy"),
             (McpError::MissingCapability("x"), -32021, 200, 400, "missing_capability"),
             (McpError::Unavailable, -32603, 200, 503, "unavailable"),
             (McpError::Internal, -32603, 200, 500, "internal"),

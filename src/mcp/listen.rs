@@ -59,8 +59,12 @@ impl PreparedListen {
             match self.watch(&uri).await {
                 Ok(Some(changes)) => watched.push(Watched { what: What::Resource(uri), changes }),
                 // Not honoured: the acknowledgement leaves it out.
-                Ok(None) | Err(ResourceError::NotFound) => {}
-                Err(error @ (ResourceError::Unavailable | ResourceError::Internal)) => {
+                Ok(None) | Err(ResourceError::NotFound | ResourceError::NoIdentity) => {}
+                Err(
+                    error @ (ResourceError::Busy
+                    | ResourceError::Unavailable
+                    | ResourceError::Internal),
+                ) => {
                     let error = McpError::from_resource(error, &uri);
                     let frame = Frame::default();
                     return Err(refused(frame, &self.id, Era::Modern, &error, self.operation));

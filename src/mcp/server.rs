@@ -31,6 +31,7 @@ use crate::{
     messaging::CallContext,
     model::Tenant,
     queue::{CallKey, SessionKey},
+    resources::ResourceError,
     telemetry::Metrics,
 };
 
@@ -292,7 +293,7 @@ impl McpServer {
             Method::ToolsCall => self.sort_call(headers, request, era, meta, context(), operation),
             Method::ResourcesRead => {
                 let uri = params.uri()?;
-                let unknown = || McpError::UnknownResource { uri: uri.clone().into_owned() };
+                let unknown = || McpError::from_resource(ResourceError::NotFound, &uri);
                 let resource = Arc::clone(offer.resources.find(&uri).ok_or_else(unknown)?);
                 plain(Work::Resource(resource, uri.into()))
             }
@@ -319,7 +320,7 @@ impl McpServer {
             Method::Subscribe | Method::Unsubscribe => {
                 let uri = params.uri()?.into_owned();
                 if offer.resources.find(&uri).is_none() {
-                    return Err(McpError::UnknownResource { uri });
+                    return Err(McpError::from_resource(ResourceError::NotFound, &uri));
                 }
                 let wanted = method == Method::Subscribe;
                 plain(Work::Subscribe {
@@ -417,7 +418,7 @@ impl McpServer {
                     .or_else(|| offer.resources.find(&uri));
                 match templated {
                     Some(resource) => Ok(Suggester::Resource(Arc::clone(resource))),
-                    None => Err(McpError::UnknownResource { uri }),
+                    None => Err(McpError::from_resource(ResourceError::NotFound, &uri)),
                 }
             }
         }

@@ -3,14 +3,14 @@
 //! [`Tool`] is one tool, [`ToolRegistry`] what a server offers. A tool reads its arguments, calls the
 //! mailbox and renders the answer; it knows nothing of JSON-RPC or HTTP.
 
-mod arguments;
+pub(crate) mod arguments;
 mod checkin_client;
 mod definition;
 mod envelope;
 mod get_messages;
 mod get_my_identity;
-mod list_clients;
-mod markdown;
+pub(crate) mod list_clients;
+pub(crate) mod markdown;
 mod message_status;
 mod outcome;
 mod recipients;
