@@ -7,8 +7,8 @@ use tokio::time::timeout;
 
 use super::Replica;
 
-/// How long what must come may take.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// How long what must come may take: less than it takes to look at an inbox that nobody spoke of.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The stream of a `subscriptions/listen`.
 pub(crate) struct Listener {
@@ -47,7 +47,12 @@ impl Listener {
 
     /// The next message; `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<Value> {
-        timeout(PATIENCE, self.message()).await.expect("something happens")
+        self.next_within(PATIENCE).await
+    }
+
+    /// The next message, which may take so long; `None` at the end of the stream.
+    pub(crate) async fn next_within(&mut self, patience: Duration) -> Option<Value> {
+        timeout(patience, self.message()).await.expect("something happens")
     }
 
     async fn message(&mut self) -> Option<Value> {
