@@ -4,7 +4,7 @@
 ci:
     .ci/run
 
-# Lanes: rust, clients, deploy, helm, observe.
+# Lanes: rust, conformance, clients, deploy, helm, observe.
 test *lanes:
     ./test {{lanes}}
 

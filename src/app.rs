@@ -15,14 +15,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::{Backend, Config, ConfigError},
     http::{self, HttpConfig, HttpState},
-    mcp::McpServer,
+    mcp::{McpServer, Offer},
     messaging::{MessagingService, Rules, Waiters},
     model::SystemClock,
+    prompts,
     queue::{
         self, QueueBackend, QueueError,
         memory::MemoryQueue,
         redis::{RedisQueue, RedisSettings, RedisStore},
     },
+    resources,
     telemetry::{self, LogFormat, Metrics, Telemetry, TelemetryError, TraceExport},
     tools,
 };
@@ -219,9 +221,15 @@ async fn run(config: &Config) -> Result<(), StartError> {
                 settling.clone(),
                 Arc::clone(&metrics),
             );
-            let registry = tools::registry(messaging.clone());
-            let mcp =
-                McpServer::new(registry, messaging.clone(), Arc::clone(&metrics), stop.clone());
+            let offer = Offer {
+                instructions: tools::INSTRUCTIONS,
+                tools: tools::registry(messaging.clone()),
+                resources: resources::registry(messaging.clone()),
+                prompts: prompts::registry(messaging.clone()),
+                cancellations: Some(Arc::new(messaging.clone())),
+                ..Offer::default()
+            };
+            let mcp = McpServer::new(offer, Arc::clone(&metrics), stop.clone());
             HttpState {
                 mcp,
                 messaging,

@@ -4,12 +4,15 @@
 //!
 //! `http -> mcp -> tools, resources, prompts -> messaging -> queue (redis | memory) -> model`
 //!
+//! [`dialogue`] holds the words in which what is offered talks with clients.
+//!
 //! [`app`] is the only place that sees all of them: it builds the object graph from
 //! [`config::Config`]. [`telemetry`] and [`config`] are leaves. `ARCHITECTURE.md` has the picture,
 //! the walkthroughs and the invariants; `tests/it/layers.rs` enforces the arrow.
 
 pub mod app;
 pub mod config;
+pub mod dialogue;
 pub mod http;
 pub mod mcp;
 pub mod messaging;

@@ -1,5 +1,5 @@
 #!lua name=mb1
--- mb1: the mailbox, contract 1. rev: 2
+-- mb1: the mailbox, contract 1. rev: 3
 -- Every operation of the store is one of these functions, on the keys of one hash slot. They are
 -- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
 -- QueueBackend (src/queue/mod.rs).
@@ -7,7 +7,7 @@
 -- Redis does not roll back a function that fails half way. So every check runs before the first
 -- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
 -- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
-local REVISION = 2
+local REVISION = 3
 local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
 local DROP_MAX = 512       -- expired messages dropped from the head in one call
 local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
@@ -762,6 +762,52 @@ local function peek(keys)
   return { call('LLEN', q) / 2 - gone, leased, head and floor((us - h_stamp(head)) / 1000) or -1, present, ms }
 end
 
+-- Position of the oldest live message. Lives that do not differ end in the order of the queue.
+local function first_live(q, total, differ, now)
+  local low, high = 0, differ and min(total, DROP_MAX) or total
+  while low < high do
+    local at = differ and low or floor((low + high) / 2)
+    if h_exp(call('LINDEX', q, at * 2)) <= now then low = at + 1
+    elseif differ then return at
+    else high = at end
+  end
+  return low
+end
+
+-- browse: KEYS q m  ARGV 1 max messages 2 max bytes
+-- -> {now, a wait's sweep is due 0/1, queued, leased, due ms or -1, newest stamp, handed out up to,
+--     how often the oldest was, the oldest came back 0/1, header, body, ...}
+-- As the next fetch would hand them out.
+local function browse(keys, a)
+  local q, m, max_n, max_bytes = keys[1], keys[2], tonumber(a[1]), tonumber(a[2])
+  if not max_n or not max_bytes then return fail('MBARGS', 'browse') end
+  local _, now = clock()
+  local f = call('HMGET', m, 'c', 'l', 'wx')
+  local c, l, total = counters(f[1]), lease_of(f[2]), call('LLEN', q) / 2
+  local first = first_live(q, total, c.mt == 1, now)
+  local head, last = call('LINDEX', q, first * 2), call('LINDEX', q, -2)
+  local leased = running(l, now) and max(0, l.n - first) or 0
+  local due = leased > 0 and l.till - now or -1
+  local sweep_in = f[3] and tonumber(f[3]) - now
+  if sweep_in and sweep_in > 0 and (due < 0 or sweep_in < due) then due = sweep_in end
+  local back = head and leased == 0 and h_stamp(head) <= c.lc
+  local res = { now, sweep_in and sweep_in <= 0 and 1 or 0, total - first, leased, due,
+                last and fmt(h_stamp(last)) or '0', fmt(c.lc), c.dn, back and 1 or 0 }
+  local i, got, bytes, dead = first, 0, 0, 0
+  while i < total and got < max_n and dead < DROP_MAX do
+    local h = call('LINDEX', q, i * 2)
+    if h_exp(h) <= now then dead = dead + 1
+    elseif got > 0 and bytes + h_len(h) > max_bytes then break
+    else
+      got, bytes = got + 1, bytes + h_len(h)
+      res[#res + 1] = h
+      res[#res + 1] = call('LINDEX', q, i * 2 + 1)
+    end
+    i = i + 1
+  end
+  return res
+end
+
 -- probe: KEYS two a topic: q m of an inbox, or w r of a reply. ARGV one a topic: '' or the wait
 -- -> positions of the topics whose watchers should have been woken more than a second ago
 local function probe(keys, a)
@@ -935,6 +981,7 @@ register('ledger_add', ledger_add, 'allow-oom')
 register('ledger_settle', ledger_settle, 'allow-oom')
 register('cancel', cancel, 'allow-oom')
 register('peek', peek, 'no-writes')
+register('browse', browse, 'no-writes')
 register('probe', probe, 'no-writes')
 register('ledger_list', ledger_list, 'no-writes')
 register('clients', clients, 'no-writes')

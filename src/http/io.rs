@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::stop::Place;
-use crate::messaging::Delivery;
+use crate::{mcp::Operation, messaging::Delivery};
 
 /// What is known of a connection. Shared by its socket and by the body that is being written.
 #[derive(Default)]
@@ -44,6 +44,8 @@ pub(super) struct Connection {
     waiting: Cell<Option<Waker>>,
     /// What the response under way carries.
     delivery: RefCell<Option<Delivery>>,
+    /// The request whose answer is being handed over.
+    operation: Cell<Option<Operation>>,
 }
 
 impl Connection {
@@ -62,6 +64,11 @@ impl Connection {
     /// Wakes `waker` when it is worth asking again.
     pub(super) fn wake_when_written(&self, waker: &Waker) {
         self.waiting.set(Some(waker.clone()));
+    }
+
+    /// An answer is being handed over: its request is logged once it has been written.
+    pub(super) fn drop_when_written(&self, operation: Option<Operation>) {
+        self.operation.set(operation);
     }
 
     fn wake(&self) {
@@ -242,7 +249,9 @@ impl AsyncWrite for TrackedIo {
             self.state.flushes.set(self.state.flushes.get().wrapping_add(1));
             self.state.wake();
         }
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        self.state.operation.take();
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -4,6 +4,7 @@ use std::{convert::Infallible, future::poll_fn, pin::Pin, rc::Rc, task::Poll};
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
+    body::MessageBody,
     http::{
         StatusCode,
         header::{
@@ -22,10 +23,10 @@ use super::{
     io::Connection,
     origin,
     settle::{LastChunk, Settling},
-    sse::Stream,
+    sse,
     state::{HttpConfig, HttpState},
 };
-use crate::mcp::{Answer, Field, Finished, Frame, Headers, Incoming};
+use crate::mcp::{Answer, Field, Finished, Frame, Headers, Incoming, Lookup, Operation};
 
 static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 static METHOD: HeaderName = HeaderName::from_static("mcp-method");
@@ -81,25 +82,42 @@ async fn handle(
     check_content_type(headers)?;
     let accepted = Accepted::read(headers)?;
     let body = read(headers, payload, &state.config).await?;
-    let finished = match state.mcp.receive(&protocol_headers(headers), &body) {
-        Incoming::Answer(ready) => return Ok(written(ready)),
+    let others = |name: &str| Field::read(headers.get_all(name).map(HeaderValue::as_bytes));
+    let finished = match state.mcp.receive(&protocol_headers(headers, &others), &body) {
+        Incoming::Answer(ready) => return Ok(written(request, ready)),
         Incoming::Accepted => return Ok(accepted_response()),
         Incoming::Cancel(call) => {
             state.mcp.cancel(&call).await;
+            return Ok(accepted_response());
+        }
+        Incoming::Reply(reply) => {
+            state.mcp.replied(reply).await;
             return Ok(accepted_response());
         }
         Incoming::Call(call) => {
             drop(body);
             if accepted == Accepted::Stream && call.may_wait() {
                 let connection = connection(request)?;
-                let stream = Stream::new(*call, state.config.keep_alive, connection);
-                return Ok(HttpResponse::Ok()
-                    .insert_header((CONTENT_TYPE, "text/event-stream"))
-                    .insert_header((CACHE_CONTROL, "no-store"))
-                    .insert_header(("x-accel-buffering", "no"))
-                    .body(stream));
+                match sse::begin(*call, state.config.keep_alive, connection).await {
+                    Ok(stream) => return Ok(stream_of(stream)),
+                    Err(finished) => return finish(request, finished),
+                }
             }
             call.run(Frame::default()).await
+        }
+        Incoming::Listen(listen) => {
+            drop(body);
+            if accepted != Accepted::Stream {
+                let why = "a subscription is a stream; Accept must have text/event-stream";
+                return Err(refusal(StatusCode::NOT_ACCEPTABLE, why));
+            }
+            match listen.begin().await {
+                Ok((subscription, operation)) => {
+                    log_when_written(request, Some(operation));
+                    return Ok(stream_of(sse::Feed::new(subscription, state.config.keep_alive)));
+                }
+                Err(finished) => finished,
+            }
         }
         Incoming::Batch(batch) => batch.run().await,
     };
@@ -112,11 +130,27 @@ fn answer(status: StatusCode) -> HttpResponseBuilder {
     builder
 }
 
+fn stream_of(body: impl MessageBody + 'static) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, "text/event-stream"))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header(("x-accel-buffering", "no"))
+        .body(body)
+}
+
+/// The log line of a request must not delay its answer.
+fn log_when_written(request: &HttpRequest, operation: Option<Operation>) {
+    if let Some(connection) = request.conn_data::<Rc<Connection>>() {
+        connection.drop_when_written(operation);
+    }
+}
+
 fn accepted_response() -> HttpResponse {
     HttpResponse::Accepted().finish()
 }
 
-fn written(ready: Answer) -> HttpResponse {
+fn written(request: &HttpRequest, ready: Answer) -> HttpResponse {
+    log_when_written(request, Some(ready.operation));
     let mut builder = answer(status(ready.status));
     if let Some(session) = ready.session {
         builder.insert_header((SESSION.clone(), session));
@@ -125,7 +159,8 @@ fn written(ready: Answer) -> HttpResponse {
 }
 
 fn finish(request: &HttpRequest, finished: Finished) -> Result<HttpResponse, Refusal> {
-    let Finished { status: code, body, delivery } = finished;
+    let Finished { status: code, body, delivery, operation } = finished;
+    log_when_written(request, operation);
     if body.is_empty() {
         return Ok(accepted_response());
     }
@@ -150,7 +185,7 @@ fn connection(request: &HttpRequest) -> Result<Rc<Connection>, Refusal> {
     request.conn_data::<Rc<Connection>>().map(Rc::clone).ok_or_else(none)
 }
 
-fn protocol_headers(headers: &HeaderMap) -> Headers<'_> {
+fn protocol_headers<'a>(headers: &'a HeaderMap, others: Lookup<'a>) -> Headers<'a> {
     let field = |name: &HeaderName| Field::read(headers.get_all(name).map(HeaderValue::as_bytes));
     Headers {
         protocol_version: field(&PROTOCOL_VERSION),
@@ -158,6 +193,7 @@ fn protocol_headers(headers: &HeaderMap) -> Headers<'_> {
         name: field(&NAME),
         session: field(&SESSION),
         traceparent: field(&TRACEPARENT),
+        others: Some(others),
     }
 }
 

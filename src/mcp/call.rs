@@ -3,18 +3,31 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-
-use super::{
-    error::McpError, operation::Operation, progress::Progress, result, revision::Era,
-    server::McpServer,
-};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
 use tracing::Instrument;
 
+use super::{
+    error::{McpError, Stop},
+    meta::Argument,
+    operation::Operation,
+    progress::Progress,
+    result::{self, Freshness, Writer},
+    revision::Era,
+    server::{McpServer, Reply},
+};
 use crate::{
+    dialogue::{Completion, InputRequired, LogLevel},
     messaging::{CallContext, Delivery},
+    prompts::{Prompt, PromptArguments},
     queue::CallKey,
+    resources::Resource,
     tools::{Arguments, Tool},
 };
+
+/// Most suggestions of one completion, by the protocol.
+const SUGGESTIONS: usize = 100;
 
 /// What the transport wants around an answer, so that nobody has to copy it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,15 +38,33 @@ pub struct Frame {
     pub after: &'static str,
 }
 
-/// A tool call, checked and not yet begun.
+/// A request that has to be run, checked and not yet begun.
 pub struct PreparedCall {
-    pub(super) tool: Arc<dyn Tool>,
-    pub(super) arguments: Arguments,
+    pub(super) server: McpServer,
+    pub(super) work: Work,
+    pub(super) waits: bool,
     pub(super) context: CallContext,
     pub(super) id: Box<str>,
     pub(super) era: Era,
     pub(super) progress: Option<Progress>,
+    pub(super) messages: Option<mpsc::Receiver<String>>,
     pub(super) operation: Operation,
+}
+
+/// What is to be run.
+pub(super) enum Work {
+    Tool(Arc<dyn Tool>, Arguments),
+    Resource(Arc<dyn Resource>, Box<str>),
+    Prompt(Arc<dyn Prompt>, PromptArguments),
+    Complete(Suggester, Argument),
+    SetLevel { level: LogLevel, session: Option<String> },
+    Subscribe { uri: String, wanted: bool, session: Option<String> },
+}
+
+/// What suggests values.
+pub(super) enum Suggester {
+    Prompt(Arc<dyn Prompt>),
+    Resource(Arc<dyn Resource>),
 }
 
 /// What a call came to.
@@ -45,11 +76,18 @@ pub struct Finished {
     pub body: Bytes,
     /// To be settled by whoever writes the answer.
     pub delivery: Option<Delivery>,
+    /// To be dropped by whoever has written the answer. A batch has dropped those of its calls.
+    pub operation: Option<Operation>,
 }
 
 impl Finished {
-    fn nothing() -> Self {
-        Self { status: 202, body: Bytes::new(), delivery: None }
+    fn nothing(operation: Option<Operation>) -> Self {
+        Self { status: 202, body: Bytes::new(), delivery: None, operation }
+    }
+
+    /// An answer that carries nothing.
+    pub(super) fn plain(status: u16, body: Bytes, operation: Operation) -> Self {
+        Self { status, body, delivery: None, operation: Some(operation) }
     }
 }
 
@@ -57,12 +95,18 @@ impl PreparedCall {
     /// Whether it may take long, so that its answer should begin before it ends.
     #[must_use]
     pub fn may_wait(&self) -> bool {
-        self.tool.may_wait(&self.arguments)
+        self.waits
     }
 
     /// Where its progress is to be reported, if the client asked for that.
     pub fn take_progress(&mut self) -> Option<Progress> {
         self.progress.take()
+    }
+
+    /// What it says to its client before its answer, if it converses. Who does not take this carries
+    /// none of it.
+    pub fn take_messages(&mut self) -> Option<mpsc::Receiver<String>> {
+        self.messages.take()
     }
 
     /// Runs it.
@@ -75,28 +119,168 @@ impl PreparedCall {
     }
 
     async fn run_in_span(self, frame: Frame) -> Finished {
-        let Self { tool, arguments, context, id, era, progress: _, operation } = self;
-        let error = match tool.call(arguments, &context).await {
-            Ok(outcome) if outcome.cancelled => {
-                operation.finish(202, "cancelled");
-                return Finished::nothing();
-            }
-            Ok(outcome) => match result::of_tool(frame, &id, era, &outcome) {
-                Ok(body) => {
-                    operation.finish(200, if outcome.is_error { "tool_error" } else { "" });
-                    return Finished { status: 200, body, delivery: outcome.delivery };
+        let Self { server, work, context, id, era, operation, messages, waits: _, progress: _ } =
+            self;
+        drop(messages);
+        let writer = server.writer(frame, &id, era);
+        let rendered = match work {
+            Work::Tool(tool, arguments) => match tool.call(arguments, &context).await {
+                Ok(outcome) if outcome.cancelled => {
+                    return Finished::nothing(Some(operation.finish(202, "cancelled")));
                 }
-                Err(error) => {
-                    tracing::error!(error = %error, "rendering a tool result failed");
-                    McpError::Internal
-                }
+                Ok(outcome) => match writer.tool(&outcome) {
+                    Ok(body) => {
+                        let error = if outcome.is_error { "tool_error" } else { "" };
+                        let operation = Some(operation.finish(200, error));
+                        return Finished {
+                            status: 200,
+                            body,
+                            delivery: outcome.delivery,
+                            operation,
+                        };
+                    }
+                    Err(error) => Err(unwritten(&error).into()),
+                },
+                Err(error) => Err(Stop::of_tool(error, tool.name())),
             },
-            Err(error) => McpError::from_tool(error, tool.name()),
+            Work::Resource(resource, uri) => read(&writer, &*resource, &uri, &context).await,
+            Work::Prompt(prompt, arguments) => get(&writer, &*prompt, arguments, &context).await,
+            Work::Complete(suggester, argument) => {
+                complete(&writer, &suggester, &argument, &context).await
+            }
+            Work::Subscribe { uri, wanted, session } => {
+                if let Some(subscriptions) = &server.offer().subscriptions {
+                    subscriptions.set(session.as_deref(), &uri, wanted).await;
+                }
+                Ok(writer.rendered(Freshness::Call, ""))
+            }
+            Work::SetLevel { level, session } => {
+                if let Some(levels) = &server.offer().logging {
+                    levels.set(session.as_deref(), level).await;
+                }
+                Ok(writer.rendered(Freshness::Call, ""))
+            }
         };
-        let status = error.status(era);
-        operation.fail(status, &error);
-        Finished { status, body: result::error(frame, Some(&id), &error), delivery: None }
+        let rendered = match rendered {
+            Err(Stop::Input(input)) => {
+                may_require(&input, era, &context).map(|()| writer.input_required(&input))
+            }
+            Err(Stop::Error(error)) => Err(error),
+            Ok(body) => Ok(body),
+        };
+        match rendered {
+            Ok(body) => Finished::plain(200, body, operation.finish(200, "")),
+            Err(error) => refused(frame, &id, era, &error, operation),
+        }
     }
+}
+
+/// Whether the client can be told that it is to answer something first: only what it can answer.
+fn may_require(input: &InputRequired, era: Era, context: &CallContext) -> Result<(), McpError> {
+    if era == Era::Legacy {
+        return Err(McpError::InvalidParams(
+            "this needs an input that only clients of revision 2026-07-28 can be asked for",
+        ));
+    }
+    let client = context.exchange.as_deref();
+    for request in input.requests.values() {
+        let needed = match request["method"].as_str() {
+            Some("elicitation/create") => "elicitation",
+            Some("sampling/createMessage") => "sampling",
+            Some("roots/list") => "roots",
+            Some(_) | None => {
+                tracing::error!("an input is required by a method that clients do not have");
+                return Err(McpError::Internal);
+            }
+        };
+        if !client.is_some_and(|client| client.client_can(needed)) {
+            return Err(McpError::MissingCapability(needed));
+        }
+    }
+    Ok(())
+}
+
+async fn read(
+    writer: &Writer<'_>,
+    resource: &dyn Resource,
+    uri: &str,
+    context: &CallContext,
+) -> Result<Bytes, Stop> {
+    let read = resource.read(uri, context).await;
+    let contents = read.map_err(|error| McpError::from_resource(error, uri))?;
+    let result = ReadResult { contents: &contents };
+    writer.object(Freshness::Now, &result).map_err(|error| unwritten(&error).into())
+}
+
+async fn get(
+    writer: &Writer<'_>,
+    prompt: &dyn Prompt,
+    arguments: PromptArguments,
+    context: &CallContext,
+) -> Result<Bytes, Stop> {
+    let outcome = prompt.get(arguments, context).await.map_err(Stop::of_prompt)?;
+    let result = PromptResult { description: &outcome.description, messages: &outcome.messages };
+    writer.object(Freshness::Call, &result).map_err(|error| unwritten(&error).into())
+}
+
+async fn complete(
+    writer: &Writer<'_>,
+    suggester: &Suggester,
+    Argument { name, value }: &Argument,
+    context: &CallContext,
+) -> Result<Bytes, Stop> {
+    let Completion { mut values, total, has_more } = match suggester {
+        Suggester::Prompt(prompt) => prompt.complete(name, value, context).await,
+        Suggester::Resource(resource) => resource.complete(name, value, context).await,
+    };
+    let has_more = has_more || values.len() > SUGGESTIONS;
+    values.truncate(SUGGESTIONS);
+    let result = CompleteResult { completion: Suggested { values, total, has_more } };
+    writer.object(Freshness::Call, &result).map_err(|error| unwritten(&error).into())
+}
+
+#[derive(Serialize)]
+struct CompleteResult {
+    completion: Suggested,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Suggested {
+    values: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<usize>,
+    has_more: bool,
+}
+
+#[derive(Serialize)]
+struct ReadResult<'a> {
+    contents: &'a [Value],
+}
+
+#[derive(Serialize)]
+struct PromptResult<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    description: &'a str,
+    messages: &'a [Value],
+}
+
+/// Writes an error.
+pub(super) fn refused(
+    frame: Frame,
+    id: &str,
+    era: Era,
+    error: &McpError,
+    operation: Operation,
+) -> Finished {
+    let status = error.status(era);
+    let body = result::error(frame, Some(id), error, era);
+    Finished::plain(status, body, operation.fail(status, error))
+}
+
+fn unwritten(error: &serde_json::Error) -> McpError {
+    tracing::error!(error = %error, "rendering a result failed");
+    McpError::Internal
 }
 
 /// One message of a batch.
@@ -104,6 +288,7 @@ pub(super) enum BatchItem {
     Answer(Bytes),
     Cancel(CallKey),
     Call(Box<PreparedCall>),
+    Reply(Reply),
 }
 
 /// Messages that came together and are answered together (2025-03-26).
@@ -127,6 +312,10 @@ impl Batch {
                     self.server.cancel(&call).await;
                     continue;
                 }
+                BatchItem::Reply(reply) => {
+                    self.server.replied(reply).await;
+                    continue;
+                }
                 BatchItem::Call(call) => {
                     let finished = call.run(Frame::default()).await;
                     delivery = match delivery {
@@ -144,9 +333,9 @@ impl Batch {
             }
         }
         if body.len() == 1 {
-            return Finished::nothing();
+            return Finished::nothing(None);
         }
         body.push(b']');
-        Finished { status: 200, body: Bytes::from(body), delivery }
+        Finished { status: 200, body: Bytes::from(body), delivery, operation: None }
     }
 }

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use serde_json::{Value, json};
 
 use super::revision::{Era, Revision};
-use crate::tools::ToolError;
+use crate::{
+    dialogue::InputRequired, prompts::PromptError, resources::ResourceError, tools::ToolError,
+};
 
 /// Why a request was not served. The texts are for the caller; causes never get into them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,9 +36,29 @@ pub enum McpError {
     /// A parameter of the method is missing or wrong.
     #[error("invalid params: {0}")]
     InvalidParams(&'static str),
+    /// An argument of a prompt is missing or wrong.
+    #[error("invalid params: {0}")]
+    InvalidArgument(String),
     /// No tool of that name.
     #[error("unknown tool {0:?}; tools/list says which there are")]
     UnknownTool(String),
+    /// No prompt of that name.
+    #[error("unknown prompt {0:?}; prompts/list says which there are")]
+    UnknownPrompt(String),
+    /// No resource of that URI.
+    #[error("{why}")]
+    UnknownResource {
+        /// What was asked for.
+        uri: String,
+        /// Why there is none.
+        why: ResourceError,
+    },
+    /// As many calls wait as may.
+    #[error("{}", ResourceError::Busy)]
+    Busy,
+    /// The client did not declare a capability that the request needs.
+    #[error("the client must declare the capability {0:?}")]
+    MissingCapability(&'static str),
     /// The store does not answer.
     #[error("{}", ToolError::Unavailable)]
     Unavailable,
@@ -69,7 +91,12 @@ impl McpError {
             Self::MalformedParams(_) => row(-32602, 400, 400, "malformed_params"),
             Self::MethodNotFound => row(-32601, 200, 404, "method_not_found"),
             Self::InvalidParams(_) => row(-32602, 200, 200, "invalid_params"),
+            Self::InvalidArgument(_) => row(-32602, 200, 200, "invalid_argument"),
             Self::UnknownTool(_) => row(-32602, 200, 200, "unknown_tool"),
+            Self::UnknownPrompt(_) => row(-32602, 200, 200, "unknown_prompt"),
+            Self::UnknownResource { .. } => row(-32602, 200, 200, "unknown_resource"),
+            Self::Busy => row(-32603, 200, 503, "busy"),
+            Self::MissingCapability(_) => row(-32021, 200, 400, "missing_capability"),
             Self::Unavailable => row(-32603, 200, 503, "unavailable"),
             Self::Internal => row(-32603, 200, 500, "internal"),
         }
@@ -77,8 +104,12 @@ impl McpError {
 
     /// The JSON-RPC code.
     #[must_use]
-    pub fn code(&self) -> i32 {
-        self.row().code
+    pub fn code(&self, era: Era) -> i32 {
+        match (self, era) {
+            // The one code that differs: 2026-07-28 took it away.
+            (Self::UnknownResource { .. }, Era::Legacy) => -32002,
+            (_, Era::Legacy | Era::Modern) => self.row().code,
+        }
     }
 
     /// The HTTP status.
@@ -104,13 +135,18 @@ impl McpError {
                 "supported": Revision::ALL.map(Revision::as_str),
                 "requested": requested,
             })),
+            Self::UnknownResource { uri, why: _ } => Some(json!({ "uri": uri })),
+            Self::MissingCapability(name) => Some(json!({ "requiredCapabilities": { *name: {} } })),
             Self::Parse
             | Self::InvalidRequest(_)
             | Self::HeaderMismatch(_)
             | Self::MalformedParams(_)
             | Self::MethodNotFound
             | Self::InvalidParams(_)
+            | Self::InvalidArgument(_)
             | Self::UnknownTool(_)
+            | Self::UnknownPrompt(_)
+            | Self::Busy
             | Self::Unavailable
             | Self::Internal => None,
         }
@@ -121,18 +157,64 @@ impl McpError {
         Self::UnknownTool(shortened(name))
     }
 
+    /// That no prompt is called `name`.
+    pub(super) fn unknown_prompt(name: &str) -> Self {
+        Self::UnknownPrompt(shortened(name))
+    }
+
     /// That `requested` is not served.
     pub(super) fn unsupported(requested: &str) -> Self {
         Self::UnsupportedVersion { requested: shortened(requested) }
     }
 
-    /// What a tool's error is on the wire.
-    pub(super) fn from_tool(error: ToolError, name: &str) -> Self {
+    /// What a resource's error is on the wire.
+    pub(super) fn from_resource(error: ResourceError, uri: &str) -> Self {
         match error {
-            ToolError::Unknown => Self::unknown_tool(name),
-            ToolError::Unavailable => Self::Unavailable,
-            ToolError::Internal => Self::Internal,
+            ResourceError::NotFound | ResourceError::NoIdentity => {
+                Self::UnknownResource { uri: uri.to_owned(), why: error }
+            }
+            ResourceError::Busy => Self::Busy,
+            ResourceError::Unavailable => Self::Unavailable,
+            ResourceError::Internal => Self::Internal,
         }
+    }
+}
+
+/// Why a request has no result yet.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Error(McpError),
+    /// It is to be sent again with these inputs.
+    Input(Box<InputRequired>),
+}
+
+impl From<McpError> for Stop {
+    fn from(error: McpError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl Stop {
+    /// What a tool's error is on the wire.
+    pub(super) fn of_tool(error: ToolError, name: &str) -> Self {
+        Self::Error(match error {
+            ToolError::InputRequired(input) => return Self::Input(input),
+            ToolError::MissingCapability(capability) => McpError::MissingCapability(capability),
+            ToolError::Invalid(why) => McpError::InvalidParams(why),
+            ToolError::Unknown => McpError::unknown_tool(name),
+            ToolError::Unavailable => McpError::Unavailable,
+            ToolError::Internal => McpError::Internal,
+        })
+    }
+
+    /// What a prompt's error is on the wire.
+    pub(super) fn of_prompt(error: PromptError) -> Self {
+        Self::Error(match error {
+            PromptError::InputRequired(input) => return Self::Input(input),
+            PromptError::Argument(why) => McpError::InvalidArgument(why),
+            PromptError::Unavailable => McpError::Unavailable,
+            PromptError::Internal => McpError::Internal,
+        })
     }
 }
 
@@ -149,6 +231,7 @@ mod tests {
     #[test]
     fn the_wire_table_is_what_the_specification_says() {
         let requested = String::from("1999-01-01");
+        let unknown_resource = McpError::from_resource(ResourceError::NotFound, "x");
         for (error, code, legacy, modern, label) in [
             (McpError::Parse, -32700, 400, 400, "parse"),
             (McpError::InvalidRequest("x"), -32600, 400, 400, "invalid_request"),
@@ -157,13 +240,20 @@ mod tests {
             (McpError::MalformedParams("x"), -32602, 400, 400, "malformed_params"),
             (McpError::MethodNotFound, -32601, 200, 404, "method_not_found"),
             (McpError::InvalidParams("x"), -32602, 200, 200, "invalid_params"),
+            (McpError::InvalidArgument("x".into()), -32602, 200, 200, "invalid_argument"),
             (McpError::UnknownTool("x".into()), -32602, 200, 200, "unknown_tool"),
+            (McpError::UnknownPrompt("x".into()), -32602, 200, 200, "unknown_prompt"),
+            (unknown_resource, -32602, 200, 200, "unknown_resource"),
+            (McpError::Busy, -32603, 200, 503, "busy"),
+            (McpError::MissingCapability("x"), -32021, 200, 400, "missing_capability"),
             (McpError::Unavailable, -32603, 200, 503, "unavailable"),
             (McpError::Internal, -32603, 200, 500, "internal"),
         ] {
-            let seen =
-                (error.code(), error.status(Era::Legacy), error.status(Era::Modern), error.label());
-            assert_eq!(seen, (code, legacy, modern, label), "{error:?}");
+            let statuses = (error.status(Era::Legacy), error.status(Era::Modern));
+            let seen = (error.code(Era::Modern), statuses, error.label());
+            assert_eq!(seen, (code, (legacy, modern), label), "{error:?}");
+            let before = if label == "unknown_resource" { -32002 } else { code };
+            assert_eq!(error.code(Era::Legacy), before, "{error:?}");
         }
     }
 

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
+use serde_json::{Map, Value};
+
 use super::error::McpError;
 
 /// A header that may appear once.
@@ -41,8 +43,11 @@ impl<'a> Field<'a> {
     }
 }
 
+/// Looks a header up by its name.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Field<'a>;
+
 /// What the protocol reads of a request's headers.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Headers<'a> {
     /// `MCP-Protocol-Version`.
     pub protocol_version: Field<'a>,
@@ -54,6 +59,8 @@ pub struct Headers<'a> {
     pub session: Field<'a>,
     /// `traceparent`.
     pub traceparent: Field<'a>,
+    /// The others, for tools whose arguments are mirrored. `None`: there are none.
+    pub others: Option<Lookup<'a>>,
 }
 
 impl<'a> Headers<'a> {
@@ -71,20 +78,67 @@ impl<'a> Headers<'a> {
         }
     }
 
-    /// `Mcp-Name` must repeat `name`, plain or coded.
-    pub(super) fn check_name(&self, name: &str) -> Result<(), McpError> {
-        let Some(value) = self.name.text("Mcp-Name")? else {
-            return Err(mismatch("Mcp-Name", "is missing; send params.name of the body"));
+    /// `Mcp-Name` must repeat `value`, which is `params.<key>`, plain or coded.
+    pub(super) fn check_name(&self, key: &'static str, value: &str) -> Result<(), McpError> {
+        let Some(header) = self.name.text("Mcp-Name")? else {
+            return Err(mismatch(
+                "Mcp-Name",
+                &format!("is missing; send params.{key} of the body"),
+            ));
         };
-        match decoded(value) {
-            Some(value) if value == name => Ok(()),
+        match decoded(header) {
+            Some(header) if header == value => Ok(()),
             Some(_) => Err(mismatch("Mcp-Name", "differs from the body")),
             None => Err(mismatch("Mcp-Name", "is not valid =?base64?...?= of UTF-8")),
         }
     }
 }
 
-fn mismatch(name: &'static str, what: &'static str) -> McpError {
+/// An argument that clients mirror into a header, as `x-mcp-header` of its schema says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mirrored {
+    argument: String,
+    header: String,
+}
+
+impl Mirrored {
+    /// Those of a tool's definition.
+    pub(super) fn of(definition: &Value) -> Vec<Self> {
+        let properties = definition["inputSchema"]["properties"].as_object();
+        let mirrored = properties.into_iter().flatten().filter_map(|(argument, schema)| {
+            let header = format!("Mcp-Param-{}", schema.get("x-mcp-header")?.as_str()?);
+            Some(Self { argument: argument.clone(), header })
+        });
+        mirrored.collect()
+    }
+
+    /// The header must repeat the argument, and be missing where the argument is.
+    pub(super) fn check(
+        &self,
+        headers: &Headers<'_>,
+        arguments: &Map<String, Value>,
+    ) -> Result<(), McpError> {
+        let refuse =
+            |what: &str| Err(McpError::HeaderMismatch(format!("{} {what}", self.header).into()));
+        let field = headers.others.map_or(Field::Absent, |lookup| lookup(&self.header));
+        let value = match arguments.get(&self.argument) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(Cow::Borrowed(&**text)),
+            Some(other) => Some(Cow::Owned(other.to_string())),
+        };
+        let header = match field {
+            Field::Absent => None,
+            Field::Many => return refuse("was sent more than once"),
+            Field::One(bytes) => match std::str::from_utf8(bytes).ok().and_then(decoded) {
+                Some(text) => Some(text),
+                None => return refuse("is not valid =?base64?...?= of UTF-8"),
+            },
+        };
+        if header == value { Ok(()) } else { refuse("differs from its argument") }
+    }
+}
+
+fn mismatch(name: &'static str, what: &str) -> McpError {
     McpError::HeaderMismatch(Cow::Owned(format!("{name} {what}")))
 }
 
@@ -106,11 +160,11 @@ mod tests {
 
     #[test]
     fn a_name_may_be_plain_or_coded() {
-        assert_eq!(name("echo").check_name("echo"), Ok(()));
-        assert_eq!(name("=?base64?ZWNobw==?=").check_name("echo"), Ok(()));
-        assert_eq!(name("=?base64?w6Q=?=").check_name("ä"), Ok(()));
+        assert_eq!(name("echo").check_name("name", "echo"), Ok(()));
+        assert_eq!(name("=?base64?ZWNobw==?=").check_name("name", "echo"), Ok(()));
+        assert_eq!(name("=?base64?w6Q=?=").check_name("name", "ä"), Ok(()));
         // Only the whole wrapper is one.
-        assert_eq!(name("=?base64?ZWNobw==").check_name("=?base64?ZWNobw=="), Ok(()));
+        assert_eq!(name("=?base64?ZWNobw==").check_name("name", "=?base64?ZWNobw=="), Ok(()));
     }
 
     #[test]
@@ -125,8 +179,44 @@ mod tests {
             ("=?base64? ZWNobw==?=", "echo"), // white space
             ("=?BASE64?ZWNobw==?=", "echo"),  // the wrapper is case-sensitive
         ] {
-            assert!(name(value).check_name(body).is_err(), "{value:?}");
+            assert!(name(value).check_name("name", body).is_err(), "{value:?}");
         }
+    }
+
+    #[test]
+    fn a_mirrored_argument_must_be_its_header() {
+        let definition = serde_json::json!({ "inputSchema": { "properties": {
+            "region": { "type": "string", "x-mcp-header": "Region" },
+            "many": { "type": "integer", "x-mcp-header": "Many" },
+            "other": { "type": "string" },
+        } } });
+        let check = |region: Field<'static>, many: Field<'static>, arguments: Value| {
+            let lookup = move |name: &str| match name {
+                "Mcp-Param-Region" => region,
+                "Mcp-Param-Many" => many,
+                _ => Field::Absent,
+            };
+            let headers = Headers { others: Some(&lookup), ..Headers::default() };
+            let arguments = arguments.as_object().unwrap();
+            Mirrored::of(&definition).iter().all(|one| one.check(&headers, arguments).is_ok())
+        };
+        let json = serde_json::json!({ "region": "Hello", "many": 7 });
+        let seven = Field::One(b"7");
+        assert!(check(Field::One(b"Hello"), seven, json.clone()));
+        assert!(check(Field::One(b"=?base64?SGVsbG8=?="), seven, json.clone()));
+        assert!(check(Field::Absent, Field::Absent, serde_json::json!({ "region": null })));
+        for bad in [
+            Field::Absent,
+            Field::Many,
+            Field::One(b"hello"),
+            Field::One(b"SGVsbG8="),
+            Field::One(b"=?base64?SGVsbG8?="),
+            Field::One(b"\xff"),
+        ] {
+            assert!(!check(bad, seven, json.clone()), "{bad:?}");
+        }
+        assert!(!check(Field::One(b"Hello"), Field::Absent, json));
+        assert!(!check(Field::One(b"Hello"), Field::Absent, serde_json::json!({})));
     }
 
     #[test]

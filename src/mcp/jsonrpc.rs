@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{error::McpError, meta::Params};
@@ -28,13 +28,17 @@ impl<'a> Id<'a> {
 
 /// One message of a client.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all messages are requests, and live on the stack"
+)]
 pub(super) enum Message<'a> {
     /// Wants an answer.
     Request(Request<'a>),
     /// Wants none.
     Notification { method: Cow<'a, str>, params: Option<&'a RawValue> },
-    /// Answers a request of a server. We send none.
-    Response,
+    /// Answers a request of ours.
+    Response { id: Option<Id<'a>>, answer: Result<&'a RawValue, &'a RawValue> },
 }
 
 /// A request.
@@ -68,10 +72,10 @@ struct Envelope<'a> {
     method: Option<Text<'a>>,
     #[serde(borrow, default)]
     params: Option<&'a RawValue>,
-    #[serde(default)]
-    result: Option<IgnoredAny>,
-    #[serde(default)]
-    error: Option<IgnoredAny>,
+    #[serde(borrow, default)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
 }
 
 /// A string that is borrowed when it has no escapes.
@@ -79,7 +83,9 @@ struct Envelope<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// `null` is a value here: serde would take it for a field that is not there.
-fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
+pub(super) fn present<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(from).map(Some)
 }
 
@@ -130,10 +136,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Message<'_>, Rejected<'_>> {
         return refuse(McpError::InvalidRequest("jsonrpc must be \"2.0\""));
     }
     let Some(Text(method)) = envelope.method else {
-        if envelope.result.is_some() || envelope.error.is_some() {
-            return Ok(Message::Response);
-        }
-        return refuse(McpError::InvalidRequest("method is missing"));
+        return match (envelope.result, envelope.error) {
+            (Some(result), _) => Ok(Message::Response { id, answer: Ok(result) }),
+            (None, Some(error)) => Ok(Message::Response { id, answer: Err(error) }),
+            (None, None) => refuse(McpError::InvalidRequest("method is missing")),
+        };
     };
     let Some(id) = id else {
         return Ok(Message::Notification { method, params: envelope.params });
@@ -198,9 +205,9 @@ mod tests {
     #[test]
     fn answers_of_clients_and_notifications_are_told_apart() {
         let answer = br#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
-        assert!(matches!(read(answer), Ok(Message::Response)));
+        assert!(matches!(read(answer), Ok(Message::Response { answer: Ok(_), .. })));
         let error = br#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#;
-        assert!(matches!(read(error), Ok(Message::Response)));
+        assert!(matches!(read(error), Ok(Message::Response { answer: Err(_), .. })));
         let notice = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
         assert!(matches!(read(notice), Ok(Message::Notification { .. })));
     }

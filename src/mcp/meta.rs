@@ -6,10 +6,14 @@ use serde::{
     Deserialize,
     de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor},
 };
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 
-use super::{error::McpError, headers::Headers, jsonrpc::Id};
-use crate::{model::TraceParent, tools::Arguments};
+use super::{
+    error::McpError,
+    headers::Headers,
+    jsonrpc::{Id, present},
+};
+use crate::{dialogue::LogLevel, model::TraceParent, tools::Arguments};
 
 /// Longest progress token that is kept while a call waits.
 const TOKEN_LIMIT: usize = 256;
@@ -22,7 +26,21 @@ pub(super) struct Params<'a> {
     #[serde(borrow, default)]
     name: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    uri: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     arguments: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    notifications: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "inputResponses", deserialize_with = "present")]
+    input_responses: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "requestState", deserialize_with = "present")]
+    request_state: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    level: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "ref")]
+    reference: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    argument: Option<&'a RawValue>,
     #[serde(borrow, default)]
     cursor: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "protocolVersion")]
@@ -56,18 +74,71 @@ impl<'a> Params<'a> {
         self.name.and_then(text).ok_or(missing)
     }
 
+    /// `params.uri`.
+    pub(super) fn uri(&self) -> Result<Cow<'a, str>, McpError> {
+        let missing = McpError::InvalidParams("uri is missing or not a string");
+        self.uri.and_then(text).ok_or(missing)
+    }
+
     /// `params.arguments`; none is an empty object.
     pub(super) fn arguments(&self) -> Result<Arguments, McpError> {
         let Some(raw) = self.arguments else { return Ok(Arguments::new()) };
-        let Once(arguments) = serde_json::from_str(raw.get()).map_err(|_| {
-            McpError::InvalidParams("arguments must be an object without repeated keys")
-        })?;
-        Ok(arguments)
+        serde_json::from_str(raw.get()).map(|Once(arguments)| arguments).map_err(|error| {
+            McpError::InvalidParams(if error.is_data() {
+                "arguments must be an object without repeated keys"
+            } else if error.to_string().starts_with("recursion limit") {
+                "arguments are nested too deeply; at most 127 levels are read"
+            } else {
+                "arguments have a number or a string that cannot be read"
+            })
+        })
     }
 
-    /// Whether a page other than the first is asked for.
-    pub(super) fn has_cursor(&self) -> bool {
-        self.cursor.is_some()
+    /// What `subscriptions/listen` asks to hear of.
+    pub(super) fn notifications(&self) -> Result<Wanted, McpError> {
+        let wrong =
+            "notifications must be an object of booleans and resourceSubscriptions, a list of URIs";
+        let raw = self.notifications.filter(|raw| raw.get().starts_with('{'));
+        let read = raw.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        read.ok_or(McpError::InvalidParams(wrong))
+    }
+
+    /// The answers to the inputs that an earlier round required.
+    pub(super) fn input_responses(&self) -> Result<Map<String, Value>, McpError> {
+        let Some(raw) = self.input_responses else { return Ok(Map::new()) };
+        let wrong = McpError::InvalidParams("inputResponses must be an object of objects");
+        let responses: Map<String, Value> =
+            serde_json::from_str(raw.get()).map_err(|_| wrong.clone())?;
+        if responses.values().all(Value::is_object) { Ok(responses) } else { Err(wrong) }
+    }
+
+    /// The state that an earlier round gave the client.
+    pub(super) fn request_state(&self) -> Result<Option<String>, McpError> {
+        let Some(raw) = self.request_state else { return Ok(None) };
+        let wrong = McpError::InvalidParams("requestState must be a string");
+        text(raw).map(|state| Some(state.into_owned())).ok_or(wrong)
+    }
+
+    /// The level of `logging/setLevel`.
+    pub(super) fn level(&self) -> Result<LogLevel, McpError> {
+        self.level.and_then(log_level).ok_or(McpError::InvalidParams(LEVELS))
+    }
+
+    /// What `completion/complete` is to complete.
+    pub(super) fn completion(&self) -> Result<(Reference, Argument), McpError> {
+        let read = |raw: Option<&RawValue>| Some(raw?.get().to_owned());
+        let reference = read(self.reference).and_then(|json| serde_json::from_str(&json).ok());
+        let argument = read(self.argument).and_then(|json| serde_json::from_str(&json).ok());
+        reference.zip(argument).ok_or(McpError::InvalidParams(
+            "ref must be a ref/prompt with name or a ref/resource with uri, \
+             and argument an object of name and value",
+        ))
+    }
+
+    /// Which page is asked for, other than the first.
+    pub(super) fn cursor(&self) -> Result<Option<Cow<'a, str>>, McpError> {
+        let Some(raw) = self.cursor else { return Ok(None) };
+        text(raw).map(Some).ok_or(McpError::InvalidParams("cursor must be a string"))
     }
 
     /// The version that `initialize` asks for.
@@ -81,6 +152,43 @@ impl<'a> Params<'a> {
     }
 }
 
+const LEVELS: &str = "the log level must be one of debug, info, notice, warning, error, critical, \
+alert, emergency";
+
+fn log_level(raw: &RawValue) -> Option<LogLevel> {
+    LogLevel::named(&text(raw)?)
+}
+
+/// What is completed.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type")]
+pub(super) enum Reference {
+    #[serde(rename = "ref/prompt")]
+    Prompt { name: String },
+    #[serde(rename = "ref/resource")]
+    Resource { uri: String },
+}
+
+/// The argument that is completed, as far as it was typed.
+#[derive(Debug, Deserialize)]
+pub(super) struct Argument {
+    pub name: String,
+    pub value: String,
+}
+
+/// The filter of `subscriptions/listen`. Unknown kinds are ignored: they are not honoured.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Wanted {
+    #[serde(default, rename = "resourceSubscriptions")]
+    pub resources: Vec<String>,
+    #[serde(default, rename = "toolsListChanged")]
+    pub tools: bool,
+    #[serde(default, rename = "promptsListChanged")]
+    pub prompts: bool,
+    #[serde(default, rename = "resourcesListChanged")]
+    pub resource_list: bool,
+}
+
 /// `_meta` of a request.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Meta<'a> {
@@ -90,6 +198,8 @@ pub(super) struct Meta<'a> {
     capabilities: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "progressToken")]
     progress_token: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/logLevel")]
+    log_level: Option<&'a RawValue>,
     #[serde(borrow, default)]
     traceparent: Option<&'a RawValue>,
 }
@@ -114,6 +224,18 @@ impl<'a> Meta<'a> {
         object.then_some(()).ok_or(McpError::MalformedParams(
             "_meta io.modelcontextprotocol/clientCapabilities must be an object",
         ))
+    }
+
+    /// What the client can do, once that was checked.
+    pub(super) fn capabilities(&self) -> Map<String, Value> {
+        let read = self.capabilities.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        read.unwrap_or_default()
+    }
+
+    /// From which level on the client wants log lines of this request.
+    pub(super) fn log_level(&self) -> Result<Option<LogLevel>, McpError> {
+        let Some(raw) = self.log_level else { return Ok(None) };
+        log_level(raw).map(Some).ok_or(McpError::InvalidParams(LEVELS))
     }
 
     /// The token under which progress is to be reported, as JSON text.
@@ -193,6 +315,26 @@ mod tests {
         assert!(params(r#"{"arguments":{"a":1,"a":2}}"#).arguments().is_err());
         assert!(params(r#"{"arguments":[1]}"#).arguments().is_err());
         assert!(params(r#"{"arguments":null}"#).arguments().unwrap().is_empty());
+    }
+
+    #[test]
+    fn arguments_that_are_nested_too_deeply_are_told_so() {
+        let nested = |levels: usize| {
+            let json =
+                format!(r#"{{"arguments":{{"a":{}{}}}}}"#, "[".repeat(levels), "]".repeat(levels));
+            let json: Box<RawValue> = serde_json::from_str(&json).unwrap();
+            Params::read(Some(&json)).unwrap().arguments()
+        };
+        assert!(nested(120).is_ok());
+        for levels in [127, 128, 1000] {
+            let error = nested(levels).unwrap_err().to_string();
+            assert!(error.contains("nested too deeply"), "{levels}: {error}");
+        }
+        for bad in ["1e999", r#""\ud800""#] {
+            let json = format!(r#"{{"arguments":{{"a":{bad}}}}}"#);
+            let error = params(&json).arguments().unwrap_err().to_string();
+            assert!(error.contains("cannot be read"), "{bad}: {error}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The methods that are served, and in which era.
+//! The methods that the module knows, and in which era.
 
 use super::revision::Era;
 
@@ -10,8 +10,25 @@ pub(super) enum Method {
     Discover,
     ToolsList,
     ToolsCall,
-    /// Served in no revision.
+    ResourcesList,
+    TemplatesList,
+    ResourcesRead,
+    PromptsList,
+    PromptsGet,
+    Complete,
+    SetLevel,
+    Subscribe,
+    Unsubscribe,
+    Listen,
+    /// Known in no revision.
     Unknown,
+}
+
+/// Which parameter `Mcp-Name` must repeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    Name,
+    Uri,
 }
 
 impl Method {
@@ -19,6 +36,16 @@ impl Method {
         match name {
             "tools/call" => Self::ToolsCall,
             "tools/list" => Self::ToolsList,
+            "resources/list" => Self::ResourcesList,
+            "resources/templates/list" => Self::TemplatesList,
+            "resources/read" => Self::ResourcesRead,
+            "prompts/list" => Self::PromptsList,
+            "prompts/get" => Self::PromptsGet,
+            "completion/complete" => Self::Complete,
+            "logging/setLevel" => Self::SetLevel,
+            "resources/subscribe" => Self::Subscribe,
+            "resources/unsubscribe" => Self::Unsubscribe,
+            "subscriptions/listen" => Self::Listen,
             "server/discover" => Self::Discover,
             "initialize" => Self::Initialize,
             "ping" => Self::Ping,
@@ -34,27 +61,59 @@ impl Method {
             Self::Discover => "server/discover",
             Self::ToolsList => "tools/list",
             Self::ToolsCall => "tools/call",
+            Self::ResourcesList => "resources/list",
+            Self::TemplatesList => "resources/templates/list",
+            Self::ResourcesRead => "resources/read",
+            Self::PromptsList => "prompts/list",
+            Self::PromptsGet => "prompts/get",
+            Self::Complete => "completion/complete",
+            Self::SetLevel => "logging/setLevel",
+            Self::Subscribe => "resources/subscribe",
+            Self::Unsubscribe => "resources/unsubscribe",
+            Self::Listen => "subscriptions/listen",
             Self::Unknown => "unknown",
         }
     }
 
     /// Whether the era has it.
-    pub(super) fn served_in(self, era: Era) -> bool {
+    pub(super) fn is_of(self, era: Era) -> bool {
         match self {
-            Self::Initialize | Self::Ping => era == Era::Legacy,
-            Self::Discover => era == Era::Modern,
-            Self::ToolsList | Self::ToolsCall => true,
+            Self::Initialize
+            | Self::Ping
+            | Self::SetLevel
+            | Self::Subscribe
+            | Self::Unsubscribe => era == Era::Legacy,
+            Self::Discover | Self::Listen => era == Era::Modern,
+            Self::ToolsList
+            | Self::ToolsCall
+            | Self::ResourcesList
+            | Self::TemplatesList
+            | Self::ResourcesRead
+            | Self::PromptsList
+            | Self::PromptsGet
+            | Self::Complete => true,
             Self::Unknown => false,
         }
     }
 
-    /// Whether `Mcp-Name` must repeat `params.name`.
-    pub(super) fn is_named(self) -> bool {
+    /// What `Mcp-Name` must repeat, if anything.
+    pub(super) fn mirrored(self) -> Option<Named> {
         match self {
-            Self::ToolsCall => true,
-            Self::Initialize | Self::Ping | Self::Discover | Self::ToolsList | Self::Unknown => {
-                false
-            }
+            Self::ToolsCall | Self::PromptsGet => Some(Named::Name),
+            Self::ResourcesRead => Some(Named::Uri),
+            Self::Initialize
+            | Self::Ping
+            | Self::Discover
+            | Self::ToolsList
+            | Self::ResourcesList
+            | Self::TemplatesList
+            | Self::PromptsList
+            | Self::Complete
+            | Self::SetLevel
+            | Self::Subscribe
+            | Self::Unsubscribe
+            | Self::Listen
+            | Self::Unknown => None,
         }
     }
 }

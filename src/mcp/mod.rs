@@ -4,31 +4,35 @@
 //! done, so that `http` can choose how to answer. One endpoint serves five revisions: four that begin
 //! with `initialize` (one legacy shape for all of them) and the stateless 2026-07-28.
 //!
+//! What is served comes from an [`Offer`]: registries of tools, resources and prompts. A further one of
+//! them needs no change here.
+//!
 //! Not here: HTTP (no framework type is named), the meaning of a tool, any state between requests. The
 //! session id that `initialize` mints is stored nowhere; it only routes `notifications/cancelled`.
 
 mod call;
 mod discover;
 mod error;
+mod exchange;
 mod headers;
 mod jsonrpc;
+mod list;
+mod listen;
 mod meta;
 mod method;
+mod offer;
 mod operation;
 mod progress;
 mod result;
 mod revision;
 mod server;
-mod tools;
 
 pub use call::{Batch, Finished, Frame, PreparedCall};
 pub use error::McpError;
-pub use headers::{Field, Headers};
+pub use headers::{Field, Headers, Lookup};
+pub use listen::{PreparedListen, Subscription};
+pub use offer::{ListChanges, ListKind, Offer};
+pub use operation::Operation;
 pub use progress::Progress;
 pub use revision::{Era, Revision};
-pub use server::{Answer, Incoming, McpServer};
-
-/// Name of this server, as it presents itself.
-pub const SERVER_NAME: &str = "mcp-messaging";
-/// Version of this server, as it presents itself.
-pub const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
+pub use server::{Answer, Incoming, McpServer, Reply};

@@ -1,6 +1,10 @@
 //! One request as metrics and the log see it: never an id, never a body.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{error::McpError, method::Method, revision::Revision};
 use crate::{
@@ -8,12 +12,16 @@ use crate::{
     telemetry::{CallSpan, Metrics, Operation as Labels},
 };
 
-/// A request under way. Dropped unfinished, it counts as cancelled: its client is gone.
-pub(super) struct Operation {
+/// A request under way, and then what became of it. Dropping it counts and logs it: do that when its
+/// answer has been written, so that nobody waits for the log. Dropped unfinished, it counts as cancelled:
+/// its client is gone.
+pub struct Operation {
     metrics: Arc<Metrics>,
     labels: Labels,
     status: u16,
     started: Instant,
+    /// How long it took, once it is finished.
+    took: Option<Duration>,
     span: Option<CallSpan>,
     caller: Option<TraceParent>,
 }
@@ -27,6 +35,7 @@ impl Operation {
             labels,
             status: 0,
             started: Instant::now(),
+            took: None,
             span: None,
             caller: None,
         }
@@ -52,19 +61,28 @@ impl Operation {
         self.span.insert(CallSpan::begin(method, tool, revision, caller)).span()
     }
 
-    pub(super) fn finish(mut self, status: u16, error: &'static str) {
+    /// Its answer is ready. `error` is empty unless it failed.
+    pub(super) fn finish(mut self, status: u16, error: &'static str) -> Self {
         self.status = status;
         self.labels.error = error;
+        self.took = Some(self.started.elapsed());
+        self
     }
 
-    pub(super) fn fail(self, status: u16, error: &McpError) {
-        self.finish(status, error.label());
+    pub(super) fn fail(self, status: u16, error: &McpError) -> Self {
+        self.finish(status, error.label())
+    }
+}
+
+impl fmt::Debug for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operation").field("method", &self.labels.method).finish_non_exhaustive()
     }
 }
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        let took = self.started.elapsed();
+        let took = self.took.unwrap_or_else(|| self.started.elapsed());
         self.metrics.operation(&self.labels, took);
         let trace = match &self.span {
             Some(span) => {

@@ -3,45 +3,53 @@
 use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    call::{Batch, BatchItem, Frame, PreparedCall},
+    call::{Batch, BatchItem, Frame, PreparedCall, Suggester, Work},
     discover,
     error::McpError,
+    exchange::Wire,
     headers::Headers,
     jsonrpc::{self, Body, Id, Message, Rejected, Request},
-    meta::{Meta, Params},
-    method::Method,
+    list::List,
+    listen::PreparedListen,
+    meta::{Meta, Params, Reference, Wanted},
+    method::{Method, Named},
+    offer::{Lists, Offer},
     operation::Operation,
     progress::Progress,
-    result::{self, Freshness},
+    result::{self, Freshness, Writer},
     revision::{Era, Revision},
-    tools::Tools,
 };
 use crate::{
-    messaging::{CallContext, MessagingService},
+    dialogue::{self, AskError, RequestKey},
+    messaging::CallContext,
     model::Tenant,
     queue::{CallKey, SessionKey},
+    resources::ResourceError,
     telemetry::Metrics,
-    tools::ToolRegistry,
 };
 
-/// The protocol on a set of tools. Cheap to clone.
+/// The protocol on what a server offers. Cheap to clone.
 #[derive(Clone)]
 pub struct McpServer {
     parts: Arc<Parts>,
 }
 
 struct Parts {
-    tools: Tools,
-    messaging: MessagingService,
+    offer: Offer,
+    lists: Lists,
+    /// See [`result::info`].
+    info: String,
+    discover: String,
     metrics: Arc<Metrics>,
     tenant: Tenant,
     stop: CancellationToken,
-    discover: String,
 }
 
 /// What is to be done about a body.
@@ -54,8 +62,19 @@ pub enum Incoming {
     Cancel(CallKey),
     /// Run it.
     Call(Box<PreparedCall>),
+    /// Begin it. It is answered as a stream.
+    Listen(Box<PreparedListen>),
+    /// Take it to who waits for it ([`McpServer::replied`]), then as `Accepted`.
+    Reply(Reply),
     /// Run it.
     Batch(Batch),
+}
+
+/// What a client answered to a request of ours.
+#[derive(Debug)]
+pub struct Reply {
+    request: RequestKey,
+    answer: dialogue::Answer,
 }
 
 /// An answer that needed nothing to be run.
@@ -67,21 +86,37 @@ pub struct Answer {
     pub body: Bytes,
     /// `Mcp-Session-Id` to be minted.
     pub session: Option<String>,
+    /// To be dropped by whoever has written the answer.
+    pub operation: Operation,
 }
 
 impl McpServer {
-    /// Serves `tools`. Waits end with "ask again" once `stop` is cancelled; `messaging` routes
-    /// cancellations.
+    /// Serves `offer`. Waits end with "ask again", and subscriptions end, once `stop` is cancelled.
     #[must_use]
-    pub fn new(
-        tools: ToolRegistry,
-        messaging: MessagingService,
-        metrics: Arc<Metrics>,
-        stop: CancellationToken,
-    ) -> Self {
-        let (tools, tenant) = (Tools::new(tools), Tenant::default());
-        let discover = discover::discover();
-        Self { parts: Arc::new(Parts { tools, messaging, metrics, tenant, stop, discover }) }
+    pub fn new(offer: Offer, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
+        let parts = Parts {
+            lists: offer.lists(),
+            info: result::info(offer.name, offer.version),
+            discover: discover::discover(&offer),
+            offer,
+            metrics,
+            tenant: Tenant::default(),
+            stop,
+        };
+        Self { parts: Arc::new(parts) }
+    }
+
+    pub(super) fn offer(&self) -> &Offer {
+        &self.parts.offer
+    }
+
+    /// See [`result::info`].
+    pub(super) fn info(&self) -> &str {
+        &self.parts.info
+    }
+
+    pub(super) fn writer<'a>(&'a self, frame: Frame, id: &'a str, era: Era) -> Writer<'a> {
+        Writer { frame, id, era, info: &self.parts.info }
     }
 
     /// Sorts the body of a POST. Nothing is run yet.
@@ -96,8 +131,16 @@ impl McpServer {
 
     /// Tells a call that its client gave it up. A failure is logged: a cancel is a courtesy.
     pub async fn cancel(&self, call: &CallKey) {
-        if let Err(error) = self.parts.messaging.cancel(call).await {
+        let Some(cancellations) = &self.parts.offer.cancellations else { return };
+        if let Err(error) = cancellations.cancel(call).await {
             tracing::warn!(error = %error, "routing a cancellation failed");
+        }
+    }
+
+    /// Takes a client's answer to who asked it.
+    pub async fn replied(&self, reply: Reply) {
+        if let Some(rendezvous) = &self.parts.offer.rendezvous {
+            rendezvous.answer(reply.request, reply.answer).await;
         }
     }
 
@@ -117,13 +160,15 @@ impl McpServer {
             match self.one(headers, item.get().as_bytes()) {
                 Incoming::Answer(Answer { session: Some(_), .. }) => {
                     let error = McpError::InvalidRequest("initialize must not be in a batch");
-                    todo.push(BatchItem::Answer(result::error(Frame::default(), None, &error)));
+                    let body = result::error(Frame::default(), None, &error, Era::Legacy);
+                    todo.push(BatchItem::Answer(body));
                 }
                 Incoming::Answer(answer) => todo.push(BatchItem::Answer(answer.body)),
                 Incoming::Cancel(call) => todo.push(BatchItem::Cancel(call)),
                 Incoming::Call(call) => todo.push(BatchItem::Call(call)),
-                // A message within a batch is never one itself.
-                Incoming::Accepted | Incoming::Batch(_) => {}
+                Incoming::Reply(reply) => todo.push(BatchItem::Reply(reply)),
+                // Batches are legacy: a subscription is not, and a message of a batch is never one itself.
+                Incoming::Accepted | Incoming::Listen(_) | Incoming::Batch(_) => {}
             }
         }
         if todo.is_empty() {
@@ -136,9 +181,33 @@ impl McpServer {
         match jsonrpc::read(bytes) {
             Ok(Message::Request(request)) => self.request(headers, &request),
             Ok(Message::Notification { method, params }) => notified(headers, &method, params),
-            Ok(Message::Response) => Incoming::Accepted,
+            Ok(Message::Response { id, answer }) => self.reply(headers, id, answer),
             Err(Rejected { id, error }) => refuse(self.begin(), id, &error, Era::Legacy),
         }
+    }
+
+    /// An answer is never refused: nobody would read the refusal.
+    fn reply(
+        &self,
+        headers: &Headers<'_>,
+        id: Option<Id<'_>>,
+        answer: Result<&RawValue, &RawValue>,
+    ) -> Incoming {
+        let (Some(_), Some(session), Some(id)) =
+            (&self.parts.offer.rendezvous, headers.session(), id)
+        else {
+            return Incoming::Accepted;
+        };
+        // Ours are strings.
+        let Ok(id) = serde_json::from_str(id.as_json()) else { return Incoming::Accepted };
+        let answer = match answer {
+            Ok(result) => serde_json::from_str(result.get()).map_err(|_| AskError::NoWay),
+            Err(error) => Err(serde_json::from_str(error.get()).map_or(
+                AskError::NoWay,
+                |Refusal { code, message }| AskError::Refused { code, message },
+            )),
+        };
+        Incoming::Reply(Reply { request: RequestKey { session: session.to_owned(), id }, answer })
     }
 
     fn request(&self, headers: &Headers<'_>, request: &Request<'_>) -> Incoming {
@@ -155,70 +224,240 @@ impl McpServer {
         };
         operation.speaks(revision);
         let era = revision.era();
-        if !method.served_in(era) {
-            return refuse(operation, Some(request.id), &McpError::MethodNotFound, era);
-        }
-        let id = request.id.as_json();
-        let (members, freshness): (Cow<'_, str>, _) = match method {
-            Method::ToolsCall => {
-                return match self.prepare(headers, request, &meta, era, &mut operation) {
-                    Ok((tool, arguments, context)) => {
-                        let progress = meta.progress_token().map(Progress::new);
-                        let id = Box::from(id);
-                        let call =
-                            PreparedCall { tool, arguments, context, id, era, progress, operation };
-                        Incoming::Call(Box::new(call))
-                    }
-                    Err(error) => refuse(operation, Some(request.id), &error, era),
-                };
+        match self.sort(headers, request, method, revision, &meta, &mut operation) {
+            Ok(Sorted::Members(members, freshness)) => {
+                let writer = self.writer(Frame::default(), request.id.as_json(), era);
+                let body = writer.rendered(freshness, &members);
+                // Opaque and stored nowhere: it only routes the cancellation of this client's calls.
+                let session =
+                    (method == Method::Initialize).then(|| Uuid::now_v7().simple().to_string());
+                let operation = operation.finish(200, "");
+                Incoming::Answer(Answer { status: 200, body, session, operation })
             }
-            Method::ToolsList => match self.parts.tools.list(&request.params) {
-                Ok(list) => (list.into(), Freshness::Stable),
-                Err(error) => return refuse(operation, Some(request.id), &error, era),
-            },
-            Method::Discover => (self.parts.discover.as_str().into(), Freshness::Stable),
-            Method::Initialize => (discover::initialize(revision).into(), Freshness::Stable),
-            Method::Ping | Method::Unknown => ("".into(), Freshness::Call),
-        };
-        let body = result::rendered(id, era, freshness, &members);
-        operation.finish(200, "");
-        // Opaque and stored nowhere: it only routes the cancellation of this client's calls.
-        let session = (method == Method::Initialize).then(|| Uuid::now_v7().simple().to_string());
-        Incoming::Answer(Answer { status: 200, body, session })
+            Ok(Sorted::Work { work, waits, context, messages }) => {
+                // Who converses reports its progress itself.
+                let progress = match messages {
+                    None => meta.progress_token().map(Progress::new),
+                    Some(_) => None,
+                };
+                let call = PreparedCall {
+                    server: self.clone(),
+                    work,
+                    waits,
+                    context,
+                    id: request.id.as_json().into(),
+                    era,
+                    progress,
+                    messages,
+                    operation,
+                };
+                Incoming::Call(Box::new(call))
+            }
+            Ok(Sorted::Listen { wanted, context }) => {
+                let (server, id) = (self.clone(), request.id.as_json().into());
+                let listen = PreparedListen { server, wanted, context, id, operation };
+                Incoming::Listen(Box::new(listen))
+            }
+            Err(error) => refuse(operation, Some(request.id), &error, era),
+        }
     }
 
-    fn prepare(
-        &self,
+    /// What a request of a known revision comes to.
+    fn sort<'a>(
+        &'a self,
         headers: &Headers<'_>,
         request: &Request<'_>,
+        method: Method,
+        revision: Revision,
         meta: &Meta<'_>,
-        era: Era,
         operation: &mut Operation,
-    ) -> Result<(Arc<dyn crate::tools::Tool>, crate::tools::Arguments, CallContext), McpError> {
-        let name = request.params.name()?;
-        let tool = self.parts.tools.find(&name)?;
-        operation.calls(tool.name());
-        let arguments = request.params.arguments()?;
-        let session = match era {
-            Era::Legacy => headers.session(),
-            Era::Modern => None,
+    ) -> Result<Sorted<'a>, McpError> {
+        let (offer, lists, params) = (&self.parts.offer, &self.parts.lists, &request.params);
+        let era = revision.era();
+        if !offer.serves(method, era) {
+            return Err(McpError::MethodNotFound);
+        }
+        let list = |list: &'a List| {
+            let page = list.page(params.cursor()?)?;
+            Ok(Sorted::Members(Cow::Borrowed(page), Freshness::Stable))
         };
-        let context = CallContext {
+        let context = || CallContext {
             tenant: self.parts.tenant.clone(),
-            session: session.map(SessionKey::new),
-            call: session.map(|session| CallKey::new(session, request.id.as_json())),
             stop: self.parts.stop.clone(),
             trace: meta.trace(headers),
+            ..CallContext::default()
         };
-        Ok((Arc::clone(tool), arguments, context))
+        let plain =
+            |work| Ok(Sorted::Work { work, waits: false, context: context(), messages: None });
+        match method {
+            Method::ToolsCall => self.sort_call(headers, request, era, meta, context(), operation),
+            Method::ResourcesRead => {
+                let uri = params.uri()?;
+                let unknown = || McpError::from_resource(ResourceError::NotFound, &uri);
+                let resource = Arc::clone(offer.resources.find(&uri).ok_or_else(unknown)?);
+                plain(Work::Resource(resource, uri.into()))
+            }
+            Method::PromptsGet => {
+                let name = params.name()?;
+                let prompt =
+                    offer.prompts.get(&name).ok_or_else(|| McpError::unknown_prompt(&name))?;
+                let work = Work::Prompt(Arc::clone(prompt), params.arguments()?);
+                if !prompt.converses() {
+                    return plain(work);
+                }
+                let mut context = context();
+                let messages = Some(self.open(headers, params, meta, era, &mut context)?);
+                Ok(Sorted::Work { work, waits: true, context, messages })
+            }
+            Method::Complete => {
+                let (reference, argument) = params.completion()?;
+                plain(Work::Complete(self.suggester(reference)?, argument))
+            }
+            Method::SetLevel => {
+                let (level, session) = (params.level()?, headers.session().map(str::to_owned));
+                plain(Work::SetLevel { level, session })
+            }
+            Method::Subscribe | Method::Unsubscribe => {
+                let uri = params.uri()?.into_owned();
+                if offer.resources.find(&uri).is_none() {
+                    return Err(McpError::from_resource(ResourceError::NotFound, &uri));
+                }
+                let wanted = method == Method::Subscribe;
+                plain(Work::Subscribe {
+                    uri,
+                    wanted,
+                    session: headers.session().map(str::to_owned),
+                })
+            }
+            Method::Listen => {
+                Ok(Sorted::Listen { wanted: params.notifications()?, context: context() })
+            }
+            Method::ToolsList => list(&lists.tools),
+            Method::ResourcesList => list(&lists.resources),
+            Method::TemplatesList => list(&lists.templates),
+            Method::PromptsList => list(&lists.prompts),
+            Method::Discover => {
+                Ok(Sorted::Members(Cow::Borrowed(&self.parts.discover), Freshness::Stable))
+            }
+            Method::Initialize => {
+                let members = discover::initialize(offer, revision);
+                Ok(Sorted::Members(Cow::Owned(members), Freshness::Stable))
+            }
+            Method::Ping | Method::Unknown => {
+                Ok(Sorted::Members(Cow::Borrowed(""), Freshness::Call))
+            }
+        }
     }
+
+    /// What a call of a tool comes to.
+    fn sort_call<'a>(
+        &'a self,
+        headers: &Headers<'_>,
+        request: &Request<'_>,
+        era: Era,
+        meta: &Meta<'_>,
+        mut context: CallContext,
+        operation: &mut Operation,
+    ) -> Result<Sorted<'a>, McpError> {
+        let (offer, lists, params) = (&self.parts.offer, &self.parts.lists, &request.params);
+        let name = params.name()?;
+        let tool = offer.tools.get(&name).ok_or_else(|| McpError::unknown_tool(&name))?;
+        operation.calls(tool.name());
+        let arguments = params.arguments()?;
+        if era == Era::Modern
+            && !lists.mirrored.is_empty()
+            && let Some(mirrored) = lists.mirrored.get(tool.name())
+        {
+            mirrored.iter().try_for_each(|one| one.check(headers, &arguments))?;
+        }
+        let (converses, waits) = (tool.converses(), tool.may_wait(&arguments));
+        // Only a wait can be given up, or be taken over by another wait of its session.
+        if waits
+            && era == Era::Legacy
+            && let Some(session) = headers.session()
+        {
+            context.session = Some(SessionKey::new(session));
+            context.call = Some(CallKey::new(session, request.id.as_json()));
+        }
+        let messages = if converses {
+            Some(self.open(headers, params, meta, era, &mut context)?)
+        } else {
+            None
+        };
+        let work = Work::Tool(Arc::clone(tool), arguments);
+        Ok(Sorted::Work { work, waits: waits || converses, context, messages })
+    }
+
+    /// Lets a call talk to its client.
+    fn open(
+        &self,
+        headers: &Headers<'_>,
+        params: &Params<'_>,
+        meta: &Meta<'_>,
+        era: Era,
+        context: &mut CallContext,
+    ) -> Result<mpsc::Receiver<String>, McpError> {
+        let (wire, messages) = Wire::open(&self.parts.offer, era, headers, params, meta)?;
+        context.exchange = Some(Arc::new(wire));
+        Ok(messages)
+    }
+
+    fn suggester(&self, reference: Reference) -> Result<Suggester, McpError> {
+        let offer = &self.parts.offer;
+        match reference {
+            Reference::Prompt { name } => match offer.prompts.get(&name) {
+                Some(prompt) => Ok(Suggester::Prompt(Arc::clone(prompt))),
+                None => Err(McpError::unknown_prompt(&name)),
+            },
+            Reference::Resource { uri } => {
+                // Of a template, or of one of its resources.
+                let resources = offer.resources.all();
+                let templated = resources
+                    .iter()
+                    .find(|resource| resource.definition()["uriTemplate"] == *uri)
+                    .or_else(|| offer.resources.find(&uri));
+                match templated {
+                    Some(resource) => Ok(Suggester::Resource(Arc::clone(resource))),
+                    None => Err(McpError::from_resource(ResourceError::NotFound, &uri)),
+                }
+            }
+        }
+    }
+}
+
+/// What a request comes to.
+enum Sorted<'a> {
+    /// A result with these members.
+    Members(Cow<'a, str>, Freshness),
+    /// A result that has to be worked for.
+    Work {
+        work: Work,
+        waits: bool,
+        context: CallContext,
+        messages: Option<mpsc::Receiver<String>>,
+    },
+    Listen {
+        wanted: Wanted,
+        context: CallContext,
+    },
+}
+
+/// The `error` of a client's answer.
+#[derive(Deserialize)]
+struct Refusal {
+    code: i64,
+    message: String,
 }
 
 fn refuse(operation: Operation, id: Option<Id<'_>>, error: &McpError, era: Era) -> Incoming {
     let status = error.status(era);
-    operation.fail(status, error);
-    let body = result::error(Frame::default(), id.map(Id::as_json), error);
-    Incoming::Answer(Answer { status, body, session: None })
+    let body = result::error(Frame::default(), id.map(Id::as_json), error, era);
+    Incoming::Answer(Answer {
+        status,
+        body,
+        session: None,
+        operation: operation.fail(status, error),
+    })
 }
 
 /// A notification is never refused: nobody would read the refusal.
@@ -273,8 +512,10 @@ fn select(
             }
             meta.check_capabilities()?;
             headers.check_method(&request.method)?;
-            if method.is_named() {
-                headers.check_name(&request.params.name()?)?;
+            match method.mirrored() {
+                Some(Named::Name) => headers.check_name("name", &request.params.name()?)?,
+                Some(Named::Uri) => headers.check_name("uri", &request.params.uri()?)?,
+                None => {}
             }
         }
     }

@@ -1,12 +1,16 @@
-//! Who is there: check-in, directory, the state of what was sent.
+//! Who is there and what lies there: check-in, directory, inboxes, the state of what was sent.
 
 use std::time::Duration;
 
 use super::{CallContext, MessagingError, MessagingService};
 use crate::{
+    dialogue::Completion,
     model::{ClientId, MessageId},
-    queue::{ClientPage, ClientQuery, InboxStat, LedgerEntry, Peek, Profile},
+    queue::{Browsed, ClientPage, ClientQuery, InboxStat, LedgerEntry, Peek, Profile},
 };
+
+/// Most ids of one suggestion.
+const SUGGESTED: usize = 100;
 
 impl MessagingService {
     /// Records a client in the directory. Answers what its inbox holds.
@@ -24,6 +28,19 @@ impl MessagingService {
         Ok((self.rules.presence, self.queue.peek(&inbox).await?))
     }
 
+    /// What waits in an inbox, as much as one fetch would bring. Nothing is taken by it.
+    ///
+    /// # Errors
+    /// [`MessagingError::Queue`].
+    pub async fn browse(
+        &self,
+        client: &ClientId,
+        context: &CallContext,
+    ) -> Result<Browsed, MessagingError> {
+        let (inbox, rules) = (context.inbox(client), &self.rules);
+        Ok(self.queue.browse(&inbox, rules.fetch_messages, rules.fetch_bytes).await?)
+    }
+
     /// A page of the directory of the caller's team.
     ///
     /// # Errors
@@ -34,6 +51,24 @@ impl MessagingService {
         context: &CallContext,
     ) -> Result<ClientPage, MessagingError> {
         Ok(self.queue.clients(&context.tenant, query).await?)
+    }
+
+    /// The ids of those who checked in that begin so. Without the store there is nothing to suggest.
+    pub async fn suggest_clients(&self, beginning: &str, context: &CallContext) -> Completion {
+        let text = beginning.to_owned();
+        let query = ClientQuery { text, limit: SUGGESTED, ..ClientQuery::default() };
+        match self.clients(&query, context).await {
+            Ok(page) => {
+                let ids = page.clients.iter().map(|entry| entry.client.expose());
+                let values =
+                    ids.filter(|id| id.starts_with(beginning)).map(str::to_owned).collect();
+                Completion { values, total: None, has_more: page.next.is_some() }
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "no suggestions");
+                Completion::default()
+            }
+        }
     }
 
     /// What became of the sender's recent messages, or of those named, oldest first. A named

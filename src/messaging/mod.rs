@@ -14,9 +14,11 @@ mod rules;
 mod send;
 mod waiters;
 mod waiting;
+mod watch;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use ask::{AskRequest, Asked, Reply};
@@ -26,8 +28,10 @@ pub use receive::{Acknowledge, ReceiveRequest, Received, ReceivedWhy};
 pub use rules::Rules;
 pub use send::{Parcel, Posted, Refusal, SendRequest, SendResult};
 pub use waiters::Waiters;
+pub use watch::InboxWatch;
 
 use crate::{
+    dialogue::Exchange,
     model::{ClientId, Inbox, Tenant, TraceParent},
     queue::{CallKey, QueueBackend, SessionKey},
     telemetry::Metrics,
@@ -41,6 +45,7 @@ pub struct MessagingService {
     waiters: Waiters,
     tasks: TaskTracker,
     metrics: Arc<Metrics>,
+    watches: watch::Watches,
 }
 
 /// Where a call comes from and what ends it early.
@@ -56,11 +61,30 @@ pub struct CallContext {
     pub stop: CancellationToken,
     /// The caller's trace.
     pub trace: Option<TraceParent>,
+    /// The client, for what converses with it. The mailbox does not.
+    pub exchange: Option<Arc<dyn Exchange>>,
 }
 
 impl CallContext {
     fn inbox(&self, client: &ClientId) -> Inbox {
         Inbox::new(self.tenant.clone(), client.clone())
+    }
+}
+
+/// Tells a call that its client gave it up, on whichever replica it waits.
+#[async_trait]
+pub trait Cancellations: Send + Sync {
+    /// Ends the call, if it is one that waits. It may have ended already.
+    ///
+    /// # Errors
+    /// [`MessagingError::Queue`].
+    async fn cancel(&self, call: &CallKey) -> Result<(), MessagingError>;
+}
+
+#[async_trait]
+impl Cancellations for MessagingService {
+    async fn cancel(&self, call: &CallKey) -> Result<(), MessagingError> {
+        Ok(self.queue.cancel_call(call).await?)
     }
 }
 
@@ -75,21 +99,13 @@ impl MessagingService {
         tasks: TaskTracker,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { queue, rules, waiters, tasks, metrics }
+        Self { queue, rules, waiters, tasks, metrics, watches: watch::Watches::default() }
     }
 
     /// The limits in force.
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.rules
-    }
-
-    /// The client of `call` gave it up: wakes it on whichever replica, so that it takes nothing.
-    ///
-    /// # Errors
-    /// [`MessagingError::Queue`].
-    pub async fn cancel(&self, call: &CallKey) -> Result<(), MessagingError> {
-        Ok(self.queue.cancel_call(call).await?)
     }
 
     /// Whether the store can be relied on now.

@@ -27,9 +27,9 @@ use async_trait::async_trait;
 
 use self::{directory::Directory, state::State};
 use super::{
-    CallKey, ClientEntry, ClientPage, ClientQuery, FetchRequest, Fetched, Hub, InboxStat, LeaseId,
-    LedgerEntry, Limits, NewMessage, Notice, Peek, Presence, Profile, QueueBackend, QueueError,
-    Sent, Stamp, Topic, WaitState, Wakeups,
+    Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, FetchRequest, Fetched, Hub, InboxStat,
+    LeaseId, LedgerEntry, Limits, NewMessage, Notice, Peek, Presence, Profile, QueueBackend,
+    QueueError, Sent, Stamp, Topic, WaitState, Wakeups,
 };
 use crate::model::{Clock, Inbox, MessageId, Tenant};
 
@@ -112,7 +112,7 @@ fn until(now_us: u64, at_us: u64) -> Duration {
 
 fn topic_name(topic: &Topic) -> String {
     match topic {
-        Topic::Inbox(inbox) => format!("q{}", inbox.name()),
+        Topic::Inbox(inbox) | Topic::News(inbox) => format!("q{}", inbox.name()),
         Topic::Reply(inbox, id) => format!("r{id}{}", inbox.name()),
         Topic::Call(call) => format!("c{:032x}", u128::from_be_bytes(*call.as_bytes())),
     }
@@ -168,6 +168,15 @@ impl QueueBackend for MemoryQueue {
 
     async fn peek(&self, inbox: &Inbox) -> Result<Peek, QueueError> {
         Ok(self.mail(|state, now_us| state.peek(inbox, now_us)))
+    }
+
+    async fn browse(
+        &self,
+        inbox: &Inbox,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Result<Browsed, QueueError> {
+        Ok(self.mail(|state, now_us| state.browse(inbox, (max_messages, max_bytes), now_us)))
     }
 
     async fn ledger(&self, sender: &Inbox) -> Result<Vec<LedgerEntry>, QueueError> {

@@ -19,9 +19,10 @@ use async_trait::async_trait;
 
 pub use error::QueueError;
 pub use types::{
-    Batch, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor, FetchRequest, Fetched,
-    IdempotencyKey, InboxStat, LeaseId, LedgerEntry, Limits, NewMessage, Notice, Outcome, Peek,
-    Presence, Profile, Sent, SentStatus, SessionKey, Stamp, Taken, Topic, WaitState, Waiting,
+    Arrivals, Batch, Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor,
+    FetchRequest, Fetched, IdempotencyKey, InboxStat, LeaseId, LedgerEntry, Limits, NewMessage,
+    Notice, Outcome, Peek, Presence, Profile, Sent, SentStatus, SessionKey, Stamp, Taken, Topic,
+    WaitState, Waiting,
 };
 pub use wakeups::{Hub, Wakeups};
 
@@ -106,6 +107,16 @@ pub trait QueueBackend: Send + Sync {
 
     /// What an inbox holds, without taking anything.
     async fn peek(&self, inbox: &Inbox) -> Result<Peek, QueueError>;
+
+    /// The oldest live messages of an inbox, at most `max_messages` of them and at most `max_bytes` of
+    /// text, but always one message unless `max_messages` is 0. Nothing is taken, leased or marked by
+    /// it, and its owner does not count as seen or waiting. What is under somebody's lease is shown too.
+    async fn browse(
+        &self,
+        inbox: &Inbox,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Result<Browsed, QueueError>;
 
     /// What the sender's ledger remembers, oldest first, with the present state of each message. One
     /// that a reader holds under a lease counts as delivered, though its life ended meanwhile.

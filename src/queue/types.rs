@@ -301,6 +301,42 @@ pub struct Peek {
     pub presence: Presence,
 }
 
+/// What an inbox shows of itself, while nothing is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Browsed {
+    /// The oldest live messages, marked as the next fetch would mark them. The first
+    /// [`leased`](Self::leased) of them are in somebody's hands.
+    pub messages: Vec<Message>,
+    /// Messages in the inbox, leased ones included. May count messages that expired behind a live one.
+    pub queued: u64,
+    /// Of them, under a running lease.
+    pub leased: u64,
+    /// What there is to take.
+    pub arrivals: Arrivals,
+    /// Look again after this long although nothing will be published.
+    pub due: Option<Duration>,
+}
+
+/// How far an inbox has filled, to be compared with an earlier look at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Arrivals {
+    /// Of the last message in the inbox; zero if there is none.
+    pub newest: Stamp,
+    /// The oldest message was handed out and came back: up to where, and how often it was. `None` while
+    /// a lease holds it.
+    pub returned: Option<(Stamp, u32)>,
+}
+
+impl Arrivals {
+    /// Whether there is something to take that was not there at an earlier look: a message that
+    /// arrived since, or one that was handed out and came back.
+    #[must_use]
+    pub fn beyond(&self, earlier: &Self) -> bool {
+        self.newest > earlier.newest
+            || (self.returned.is_some() && self.returned != earlier.returned)
+    }
+}
+
 /// One message that a sender sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEntry {
@@ -386,8 +422,11 @@ pub struct InboxStat {
 /// What can be watched.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Topic {
-    /// Messages of an inbox: arrivals, leases given back.
+    /// Messages of an inbox: arrivals, leases given back. For who fetches at each wake-up: a store may
+    /// take mail beside a sleeping watcher for a wake-up that was missed.
     Inbox(Inbox),
+    /// The same, for who only looks.
+    News(Inbox),
     /// The reply to one's own message.
     Reply(Inbox, MessageId),
     /// The cancellation of a call.

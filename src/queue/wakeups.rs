@@ -19,6 +19,8 @@ pub struct Hub {
 struct Entry {
     generation: watch::Sender<u64>,
     watchers: usize,
+    /// Of them, those who only look.
+    onlookers: usize,
 }
 
 impl Hub {
@@ -36,15 +38,28 @@ impl Hub {
     /// Watches a topic: every [`wake`](Self::wake) after this wakes the handle.
     #[must_use]
     pub fn register(&self, topic: &str) -> Wakeups {
+        self.enter(topic, false)
+    }
+
+    /// [`register`](Self::register) for somebody who only looks.
+    #[must_use]
+    pub fn register_onlooker(&self, topic: &str) -> Wakeups {
+        self.enter(topic, true)
+    }
+
+    fn enter(&self, topic: &str, onlooker: bool) -> Wakeups {
         let name: Arc<str> = topic.into();
         let mut topics = self.topics();
-        let entry = topics
-            .entry(Arc::clone(&name))
-            .or_insert_with(|| Entry { generation: watch::Sender::new(0), watchers: 0 });
+        let entry = topics.entry(Arc::clone(&name)).or_insert_with(|| Entry {
+            generation: watch::Sender::new(0),
+            watchers: 0,
+            onlookers: 0,
+        });
         entry.watchers += 1;
+        entry.onlookers += usize::from(onlooker);
         let generation = entry.generation.subscribe();
         drop(topics);
-        Wakeups { generation, hub: self.clone(), topic: name, on_drop: None }
+        Wakeups { generation, hub: self.clone(), topic: name, onlooker, on_drop: None }
     }
 
     /// Wakes whoever watches the topic. `true` if somebody does, which few care to know.
@@ -62,6 +77,14 @@ impl Hub {
         self.topics().keys().cloned().collect()
     }
 
+    /// The topics watched now by somebody who does not only look.
+    #[must_use]
+    pub fn awaited(&self) -> Vec<Arc<str>> {
+        let topics = self.topics();
+        let awaited = topics.iter().filter(|(_, entry)| entry.watchers > entry.onlookers);
+        awaited.map(|(topic, _)| Arc::clone(topic)).collect()
+    }
+
     /// How many topics are watched now.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -74,10 +97,11 @@ impl Hub {
         self.len() == 0
     }
 
-    fn unregister(&self, topic: &str) {
+    fn unregister(&self, topic: &str, onlooker: bool) {
         let mut topics = self.topics();
         if let Some(entry) = topics.get_mut(topic) {
             entry.watchers -= 1;
+            entry.onlookers -= usize::from(onlooker);
             if entry.watchers == 0 {
                 topics.remove(topic);
             }
@@ -90,6 +114,7 @@ pub struct Wakeups {
     generation: watch::Receiver<u64>,
     hub: Hub,
     topic: Arc<str>,
+    onlooker: bool,
     on_drop: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
@@ -120,7 +145,7 @@ impl Wakeups {
 
 impl Drop for Wakeups {
     fn drop(&mut self) {
-        self.hub.unregister(&self.topic);
+        self.hub.unregister(&self.topic, self.onlooker);
         if let Some(end) = self.on_drop.take() {
             end();
         }
@@ -152,5 +177,20 @@ mod tests {
         drop(two);
         assert!(hub.is_empty());
         assert!(!hub.wake("q"));
+    }
+
+    #[tokio::test]
+    async fn a_topic_at_which_people_only_look_is_watched_and_not_awaited() {
+        let hub = Hub::new();
+        let mut looks = hub.register_onlooker("q");
+        assert_eq!((hub.watched().len(), hub.awaited().len()), (1, 0));
+        let waits = hub.register("q");
+        assert_eq!(hub.awaited().len(), 1);
+        hub.wake("q");
+        assert!(looks.next_within(Duration::from_secs(5)).await);
+        drop(waits);
+        assert_eq!((hub.watched().len(), hub.awaited().len()), (1, 0));
+        drop(looks);
+        assert!(hub.is_empty());
     }
 }

@@ -3,12 +3,20 @@
 //! [`Resource`] is one resource or one template of resources, [`ResourceRegistry`] what a server
 //! offers. A resource knows nothing of JSON-RPC or HTTP. Reading never takes anything from an inbox.
 
+mod clients;
+mod guide;
+mod inbox;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::messaging::CallContext;
+use crate::{
+    dialogue::Completion,
+    messaging::{CallContext, InboxWatch, MessagingError, MessagingService},
+    queue::QueueError,
+};
 
 /// One resource, or one template of resources.
 #[async_trait]
@@ -31,6 +39,21 @@ pub trait Resource: Send + Sync {
     /// # Errors
     /// [`ResourceError`].
     async fn read(&self, uri: &str, context: &CallContext) -> Result<Vec<Value>, ResourceError>;
+
+    /// Whether a template suggests values for its variables ([`complete`](Self::complete)).
+    fn completes(&self) -> bool {
+        false
+    }
+
+    /// Suggests values for a variable that begins with `value`.
+    async fn complete(&self, _variable: &str, _value: &str, _context: &CallContext) -> Completion {
+        Completion::default()
+    }
+
+    /// Whether [`watch`](Self::watch) watches anything: then clients are told that they can subscribe.
+    fn can_be_watched(&self) -> bool {
+        false
+    }
 
     /// Begins to watch a URI: what changes after this has returned is seen. `None`: it never changes.
     ///
@@ -62,6 +85,15 @@ pub enum ResourceError {
     /// No such resource.
     #[error("resource not found")]
     NotFound,
+    /// `inbox://me`, where no credential says whose that is.
+    #[error(
+        "resource not found: inbox://me is the inbox of the identity that a credential proves, and this \
+         server checks none; use inbox:// with your own client id"
+    )]
+    NoIdentity,
+    /// As many wait as may.
+    #[error("this server holds as many waiting calls as it may; try again in a few seconds")]
+    Busy,
     /// The store is not there.
     #[error("the message store does not answer; try again")]
     Unavailable,
@@ -93,5 +125,59 @@ impl ResourceRegistry {
     #[must_use]
     pub fn find(&self, uri: &str) -> Option<&Arc<dyn Resource>> {
         self.resources.iter().find(|resource| resource.matches(uri))
+    }
+}
+
+/// The resources of a mailbox, in the order of the lists.
+#[must_use]
+pub fn registry(messaging: MessagingService) -> ResourceRegistry {
+    ResourceRegistry::new(vec![
+        Arc::new(guide::Guide),
+        Arc::new(clients::Clients { messaging: messaging.clone() }),
+        Arc::new(inbox::InboxResource { messaging }),
+    ])
+}
+
+#[async_trait]
+impl Changes for InboxWatch {
+    async fn changed(&mut self) {
+        InboxWatch::changed(self).await;
+    }
+}
+
+/// What all of ours are written in: for the model of whoever attaches it.
+const MARKDOWN: &str = "text/markdown";
+
+/// The one content of a resource.
+fn markdown(uri: &str, text: &str) -> Vec<Value> {
+    vec![json!({"uri": uri, "mimeType": MARKDOWN, "text": text.trim_end()})]
+}
+
+/// Sorts a domain error. The store's failures are logged here, once, because this is where their cause
+/// leaves the program.
+fn sorted(error: MessagingError) -> ResourceError {
+    let cause = match error {
+        MessagingError::Queue(cause) => cause,
+        MessagingError::ReplicaBusy { .. } => return ResourceError::Busy,
+        // Rules for what is sent and fetched: nothing here does.
+        MessagingError::EmptyMessage
+        | MessagingError::MessageTooLarge { .. }
+        | MessagingError::NoRecipient
+        | MessagingError::TooManyRecipients { .. }
+        | MessagingError::TtlOutOfRange { .. }
+        | MessagingError::WaitOutOfRange { .. }
+        | MessagingError::InboxFull { .. }
+        | MessagingError::TooManyWaits { .. }
+        | MessagingError::IdempotencyConflict { .. }
+        | MessagingError::InvalidReceipt
+        | MessagingError::ForeignReceipt => return ResourceError::Internal,
+    };
+    tracing::error!(error.kind = cause.label(), error = %cause, "a resource was not read");
+    match cause {
+        QueueError::Unavailable { .. } | QueueError::Timeout => ResourceError::Unavailable,
+        QueueError::InboxFull { .. }
+        | QueueError::TooManyWaits { .. }
+        | QueueError::IdempotencyConflict { .. }
+        | QueueError::Contract { .. } => ResourceError::Internal,
     }
 }

@@ -68,6 +68,7 @@ pub struct Metrics {
     missed_wakeups: IntCounter,
     subscriptions: IntGauge,
     waiters: IntGauge,
+    listeners: IntGauge,
     wakeups: Histogram,
     redis_connected: IntGauge,
     waiters_now: OnceLock<Arc<AtomicUsize>>,
@@ -155,6 +156,11 @@ impl Metrics {
         registry.register(Box::new(subscriptions.clone()))?;
         let waiters = IntGauge::new("mcp_messaging_waiters", "Calls that wait in this replica.")?;
         registry.register(Box::new(waiters.clone()))?;
+        let listeners = IntGauge::new(
+            "mcp_messaging_listeners",
+            "Inboxes that listeners of this replica watch, counted once per listener.",
+        )?;
+        registry.register(Box::new(listeners.clone()))?;
         Ok(Self {
             registry,
             messages,
@@ -165,6 +171,7 @@ impl Metrics {
             missed_wakeups,
             subscriptions,
             waiters,
+            listeners,
             wakeups,
             redis_connected,
             waiters_now: OnceLock::new(),
@@ -220,6 +227,12 @@ impl Metrics {
         let _ = self.waiters_now.set(Arc::clone(now));
     }
 
+    /// Somebody listens to an inbox, until the guard is dropped.
+    pub fn listening(&self) -> Listening {
+        self.listeners.inc();
+        Listening(self.listeners.clone())
+    }
+
     /// So many wake channels are subscribed.
     pub fn subscriptions(&self, count: usize) {
         self.subscriptions.set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -240,5 +253,15 @@ impl Metrics {
             self.waiters.set(i64::try_from(now.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
         }
         prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+/// Somebody who listens to an inbox.
+#[must_use = "dropping it ends the listening"]
+pub struct Listening(IntGauge);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

@@ -6,5 +6,5 @@ mod metrics;
 mod spans;
 
 pub use logs::{LogFormat, Settings, Telemetry, TelemetryError, TraceExport};
-pub use metrics::{MessageEvent, Metrics, Operation};
+pub use metrics::{Listening, MessageEvent, Metrics, Operation};
 pub use spans::{CallSpan, link_to, trace_of};

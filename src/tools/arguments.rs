@@ -14,20 +14,20 @@ use crate::model::{ClientId, MessageId};
 /// What is wrong with an argument, in words for whoever sent it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name} {problem}")]
-pub(super) struct BadArgument {
+pub(crate) struct BadArgument {
     name: String,
     problem: String,
 }
 
 impl BadArgument {
     /// `problem` continues a sentence that begins with the name.
-    pub(super) fn new(name: impl Into<String>, problem: impl Display) -> Self {
+    pub(crate) fn new(name: impl Into<String>, problem: impl Display) -> Self {
         Self { name: name.into(), problem: problem.to_string() }
     }
 }
 
 /// The argument, unless it is absent or `null`.
-pub(super) fn given<'a>(arguments: &'a Arguments, name: &str) -> Option<&'a Value> {
+pub(crate) fn given<'a>(arguments: &'a Arguments, name: &str) -> Option<&'a Value> {
     arguments.get(name).filter(|value| !value.is_null())
 }
 
@@ -39,7 +39,7 @@ pub(super) fn text<'a>(name: &str, value: &'a Value) -> Result<&'a str, BadArgum
 }
 
 /// An optional word or phrase, without white space around it. Blank counts as not given.
-pub(super) fn word<'a>(
+pub(crate) fn word<'a>(
     arguments: &'a Arguments,
     name: &str,
 ) -> Result<Option<&'a str>, BadArgument> {
@@ -133,7 +133,7 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 /// A client id.
-pub(super) fn client_id(name: &str, value: &Value) -> Result<ClientId, BadArgument> {
+pub(crate) fn client_id(name: &str, value: &Value) -> Result<ClientId, BadArgument> {
     let parsed = match value {
         Value::String(text) => text.parse(),
         Value::Number(number) if number.is_u64() => number.to_string().parse(),

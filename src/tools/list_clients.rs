@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Clients of one answer.
-pub(super) const PAGE: usize = 50;
+pub(crate) const PAGE: usize = 50;
 
 /// What a listing shows of a name and of capabilities, in characters. Programs get all of it.
 const NAME_SHOWN: usize = 60;
@@ -158,6 +158,12 @@ fn read(arguments: &Arguments) -> Result<ClientQuery, BadArgument> {
 
 fn render(query: &ClientQuery, page: &ClientPage) -> Result<ToolOutcome, Stop> {
     let next_cursor = page.next.map(|DirectoryCursor(place)| place.to_string());
+    let clients = page.clients.iter().map(ClientView::from).collect();
+    ToolOutcome::answer(told(query, page), &Answer { clients, next_cursor })
+}
+
+/// A page of the directory, for the model.
+pub(crate) fn told(query: &ClientQuery, page: &ClientPage) -> String {
     let mut text = match page.clients.len() as u64 {
         0 if !query.text.is_empty() => "Nobody who checked in fits that query.\n".to_owned(),
         0 => "Nobody checked in. You can write to any client id that you know.\n".to_owned(),
@@ -167,11 +173,10 @@ fn render(query: &ClientQuery, page: &ClientPage) -> Result<ToolOutcome, Stop> {
             text
         }
     };
-    if let Some(cursor) = &next_cursor {
-        let _ = writeln!(text, "More: list_clients with cursor={cursor}.");
+    if let Some(DirectoryCursor(place)) = page.next {
+        let _ = writeln!(text, "More: list_clients with cursor={place}.");
     }
-    let clients = page.clients.iter().map(ClientView::from).collect();
-    ToolOutcome::answer(text, &Answer { clients, next_cursor })
+    text
 }
 
 /// Appends one line per client. How a client presents itself is its own text, so it stands behind a

@@ -27,7 +27,7 @@ pub(super) fn ago(age: Duration) -> String {
 }
 
 /// `1 message`, `2 messages`.
-pub(super) fn counted(count: u64, noun: &str) -> String {
+pub(crate) fn counted(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
 }
@@ -44,7 +44,7 @@ pub(super) fn presence(presence: Presence) -> String {
 }
 
 /// Messages in their envelopes, after the sentence that says what they are.
-pub(super) fn messages(out: &mut String, messages: &[Message]) {
+pub(crate) fn messages(out: &mut String, messages: &[Message]) {
     if messages.is_empty() {
         return;
     }

@@ -83,36 +83,18 @@ impl ToolOutcome {
         // Fails for maps with keys that are no strings only: there are none.
         let structured = serde_json::value::to_raw_value(structured)
             .map_err(|_| Stop::Failed(ToolError::Internal))?;
-        Ok(Self {
-            text,
-            structured: Some(structured),
-            is_error: false,
-            delivery: None,
-            cancelled: false,
-        })
+        Ok(Self { text, structured: Some(structured), ..Self::default() })
     }
 
     /// Refused, with what the caller can do about it.
     pub(super) fn refused(why: &str) -> Self {
         let stop = if why.ends_with('.') { "" } else { "." };
-        Self {
-            text: format!("Refused: {why}{stop}"),
-            structured: None,
-            is_error: true,
-            delivery: None,
-            cancelled: false,
-        }
+        Self { text: format!("Refused: {why}{stop}"), is_error: true, ..Self::default() }
     }
 
     /// Given up by its client: nothing is to be written.
     fn cancelled() -> Self {
-        Self {
-            text: "cancelled".to_owned(),
-            structured: None,
-            is_error: false,
-            delivery: None,
-            cancelled: true,
-        }
+        Self { text: "cancelled".to_owned(), cancelled: true, ..Self::default() }
     }
 
     /// With the handle of what it carries.

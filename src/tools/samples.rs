@@ -11,9 +11,9 @@ use crate::{
     messaging::{MessagingService, Refusal, Rules, SendResult, Waiters},
     model::{ClientId, Inbox, Message, MessageId, Tenant},
     queue::{
-        CallKey, ClientPage, ClientQuery, FetchRequest, Fetched, InboxStat, LeaseId, LedgerEntry,
-        NewMessage, Notice, Peek, Presence, Profile, QueueBackend, QueueError, Sent, SentStatus,
-        Stamp, Topic, WaitState, Wakeups,
+        Browsed, CallKey, ClientPage, ClientQuery, FetchRequest, Fetched, InboxStat, LeaseId,
+        LedgerEntry, NewMessage, Notice, Peek, Presence, Profile, QueueBackend, QueueError, Sent,
+        SentStatus, Stamp, Topic, WaitState, Wakeups,
     },
     telemetry::Metrics,
 };
@@ -132,6 +132,9 @@ impl QueueBackend for Down {
         down()
     }
     async fn peek(&self, _: &Inbox) -> Result<Peek, QueueError> {
+        down()
+    }
+    async fn browse(&self, _: &Inbox, _: usize, _: usize) -> Result<Browsed, QueueError> {
         down()
     }
     async fn ledger(&self, _: &Inbox) -> Result<Vec<LedgerEntry>, QueueError> {

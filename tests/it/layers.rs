@@ -12,11 +12,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &["model"]),
     ("config", &[]),
     ("queue", &["model", "telemetry"]),
-    ("messaging", &["queue", "model", "telemetry"]),
-    ("tools", &["messaging", "queue", "model", "telemetry"]),
-    ("resources", &["tools", "messaging", "queue", "model", "telemetry"]),
-    ("prompts", &["tools", "messaging", "queue", "model", "telemetry"]),
-    ("mcp", &["tools", "resources", "prompts", "messaging", "queue", "model", "telemetry"]),
+    ("dialogue", &[]),
+    ("messaging", &["dialogue", "queue", "model", "telemetry"]),
+    ("tools", &["dialogue", "messaging", "queue", "model", "telemetry"]),
+    ("resources", &["dialogue", "tools", "messaging", "queue", "model", "telemetry"]),
+    ("prompts", &["dialogue", "tools", "messaging", "queue", "model", "telemetry"]),
+    (
+        "mcp",
+        &["dialogue", "tools", "resources", "prompts", "messaging", "queue", "model", "telemetry"],
+    ),
     ("http", &["mcp", "messaging", "queue", "model", "telemetry"]),
 ];
 

@@ -6,15 +6,20 @@
 mod support;
 
 mod bad_input;
+mod converse;
 mod disconnect;
 mod documents;
 mod endpoint;
 mod faults;
 mod house;
 mod layers;
+mod listen;
+mod listeners;
+mod offers;
 mod queue_contract;
 mod queue_model;
 mod replicas;
+mod resources;
 mod rmcp_client;
 mod secrets;
 mod traces;

@@ -11,8 +11,8 @@ use std::{
 use mcp_messaging::{
     model::{Message, MessageId, MessageState},
     queue::{
-        FetchRequest, Fetched, LeaseId, NewMessage, Outcome, Presence, QueueError, Sent, Stamp,
-        Taken,
+        Browsed, FetchRequest, Fetched, LeaseId, NewMessage, Outcome, Presence, QueueError, Sent,
+        Stamp, Taken,
     },
 };
 use proptest::{prelude::*, test_runner::TestRunner};
@@ -37,6 +37,7 @@ enum Op {
     Done { question: usize },
     Close { question: usize },
     Peek { client: usize },
+    Browse { client: usize, max: usize },
     Ledger { client: usize },
 }
 
@@ -58,6 +59,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any().prop_map(|question| Op::Done { question }),
         2 => any().prop_map(|question| Op::Close { question }),
         1 => client().prop_map(|client| Op::Peek { client }),
+        3 => (client(), 0..4_usize).prop_map(|(client, max)| Op::Browse { client, max }),
         2 => client().prop_map(|client| Op::Ledger { client }),
     ]
 }
@@ -78,6 +80,13 @@ struct Script {
     accepted: BTreeSet<MessageId>,
 }
 
+/// A message without its times.
+fn told(message: &Message) -> String {
+    let Message { id, from, in_reply_to, text, redelivered, asks, .. } = message;
+    let from = from.expose();
+    format!("{id} {from} {in_reply_to:?} {text} again={redelivered} asks={asks}")
+}
+
 /// One store and what only it knows.
 struct Side<'a> {
     store: &'a Backend,
@@ -89,9 +98,7 @@ struct Side<'a> {
 impl Side<'_> {
     fn note(&mut self, message: &Message) -> String {
         *self.handed.entry(message.id).or_default() += u32::from(!message.redelivered);
-        let Message { id, from, in_reply_to, text, redelivered, asks, .. } = message;
-        let from = from.expose();
-        format!("{id} {from} {in_reply_to:?} {text} again={redelivered} asks={asks}")
+        told(message)
     }
 
     async fn fetch(&mut self, client: usize, name: &str, request: &FetchRequest) -> String {
@@ -254,6 +261,16 @@ async fn step(script: &mut Script, sides: &mut [Side<'_>; 2], op: &Op) {
                 let oldest = peek.oldest.is_some();
                 let presence = presence(peek.presence);
                 answers.push(format!("{} {} {oldest} {presence}", peek.queued, peek.leased));
+            }
+        }
+        Op::Browse { client, max } => {
+            for side in sides {
+                let found = side.store.browse(&inbox(&script.names[client]), max, 1 << 20).await;
+                let Browsed { messages, queued, leased, arrivals, .. } = found.unwrap();
+                let messages: Vec<_> = messages.iter().map(told).collect();
+                let returned = arrivals.returned.is_some();
+                let some = arrivals.newest > Stamp(0);
+                answers.push(format!("{messages:?} {queued} {leased} {some} {returned}"));
             }
         }
         Op::Ledger { client } => {

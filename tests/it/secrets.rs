@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{Agent, Persistence, RedisServer, Replica};
+use crate::support::{Agent, Listener, Persistence, RedisServer, Replica};
 
 const WORD: &str = "canary";
 
@@ -67,7 +67,9 @@ async fn with_redis(level: &str) {
     drop(waiting.await.unwrap());
     metrics_are_clean(&replica, &secrets).await;
     let log = replica.ended_log();
-    assert!(log.contains("tool call failed"), "the store failed, and that was said: {log}");
+    for what in ["tool call failed", "a resource was not read"] {
+        assert!(log.contains(what), "the store failed, and that was said: {log}");
+    }
     clean(&log, &secrets);
     let log = outside.ended_log();
     assert!(log.contains("not ready"), "{log}");
@@ -182,6 +184,43 @@ fn calls() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// Reads, watches and prompts, right and wrong, all of them secret: method, what the header names, rest
+/// of the parameters.
+fn reads() -> Vec<(&'static str, &'static str, Value)> {
+    let uris = ["inbox://canary-bob", "inbox://canary%2Dbob", "inbox://canary bob", "canary://x"];
+    let mut all: Vec<_> =
+        uris.map(|uri| ("resources/read", uri, json!({ "uri": uri }))).into_iter().collect();
+    for (name, arguments) in [
+        ("check_inbox", json!({"client_id": "canary-bob"})),
+        ("check_inbox", json!({"client_id": "canary bob"})),
+        (
+            "ask_agent",
+            json!({"client_id": "canary-alice", "recipient_id": "canary-bob", "question": "canary-question"}),
+        ),
+        ("ask_agent", json!({"client_id": "canary-alice", "recipient_id": ["canary-bob"]})),
+        (
+            "introduce_yourself",
+            json!({"client_id": "canary-alice", "name": "canary-name", "capabilities": "canary-capabilities"}),
+        ),
+        ("canary_prompt", json!({"canary": "canary"})),
+    ] {
+        all.push(("prompts/get", name, json!({"name": name, "arguments": arguments})));
+    }
+    all
+}
+
+/// One of [`reads`] as clients since 2026-07-28 say it, with what it is about in a header.
+async fn read(agent: &Agent, (method, name, params): &(&str, &str, Value)) -> (u16, String) {
+    let mut params = params.clone();
+    params["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {}});
+    let body =
+        json!({"jsonrpc": "2.0", "id": "canary-request", "method": method, "params": params});
+    let headers =
+        [("mcp-protocol-version", "2026-07-28"), ("mcp-method", method), ("mcp-name", name)];
+    raw(agent, "/mcp", &headers, body.to_string()).await
+}
+
 /// Every tool, every refusal and every way to end a call, with secrets everywhere. The secrets that
 /// the server made itself.
 async fn say_everything(replica: &Replica) -> Vec<String> {
@@ -193,6 +232,16 @@ async fn say_everything(replica: &Replica) -> Vec<String> {
                 .await;
         assert_eq!(status, 200, "{tool} {arguments}");
     }
+
+    // What is read, prompted and listened to.
+    for what in reads() {
+        let (status, said) = read(&alice, &what).await;
+        assert_eq!(status, 200, "{what:?}: {said}");
+    }
+    let mut listener = Listener::to(replica, &["inbox://canary-listened"]).await;
+    alice.send("canary-listened", "canary-news").await;
+    assert_eq!(listener.updated().await, "inbox://canary-listened");
+    drop(listener);
 
     // What never becomes a call.
     let ping = r#"{"jsonrpc":"2.0","id":"canary","method":"ping"}"#;
@@ -313,6 +362,10 @@ async fn say_everything_to_a_broken_store(replica: &Replica) {
         }
     });
     futures_util::future::join_all(all).await;
+    let inbox = ("resources/read", "inbox://canary-bob", json!({"uri": "inbox://canary-bob"}));
+    let (status, said) = read(&alice, &inbox).await;
+    assert_eq!(status, 503, "{said}");
+    assert!(said.contains("does not answer") && !said.contains("127.0.0.1"), "{said}");
     let eve = replica.agent("eve");
     let others = [
         ("get_messages", json!({"client_id": "eve"})),

@@ -29,7 +29,7 @@ fn answer(result: &Value) -> Value {
 
 fn tools() -> Value {
     let tool = |name| json!({ "name": name, "inputSchema": { "type": "object" } });
-    let tools = ["echo", "broken", "take", "hang"].map(tool);
+    let tools = ["echo", "broken", "take", "hang", "talk"].map(tool);
     json!({ "tools": tools })
 }
 
@@ -62,7 +62,8 @@ async fn every_legacy_revision_begins_with_initialize() {
         let instructions = body["result"]["instructions"].clone();
         assert!(instructions.as_str().is_some_and(|text| text.len() > 50));
         let expected = json!({
-            "protocolVersion": version, "capabilities": { "tools": {} },
+            "protocolVersion": version,
+            "capabilities": { "tools": {}, "resources": {}, "prompts": {}, "completions": {} },
             "serverInfo": server_info(), "instructions": instructions,
         });
         assert_eq!(body, answer(&expected));
@@ -84,8 +85,6 @@ async fn every_legacy_revision_begins_with_initialize() {
             "structuredContent": { "text": "hé\n", "trace": null }, "isError": false,
         });
         assert_eq!((reply.status, reply.json()), (200, answer(&expected)));
-        let reply = house.post(&headers, &request("resources/list", "{}")).await;
-        assert_error(&reply, 200, -32601, Some("1"));
         // A session that was never minted is as good as any.
         let headers = format!("MCP-Protocol-Version: {version}\r\nMcp-Session-Id: unheard-of\r\n");
         assert_eq!(house.post(&headers, &request("ping", "{}")).await.status, 200);
@@ -114,7 +113,10 @@ async fn the_latest_revision_needs_no_initialize_and_stamps_its_results() {
     let instructions = reply.json()["result"]["instructions"].clone();
     let versions = ["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
     let expected = json!({
-        "supportedVersions": versions, "capabilities": { "tools": {} },
+        "supportedVersions": versions,
+        "capabilities": {
+            "tools": {}, "resources": { "subscribe": true }, "prompts": {}, "completions": {},
+        },
         "instructions": instructions,
     });
     assert_eq!((reply.status, reply.json()), (200, answer(&listed(expected))));
@@ -148,7 +150,7 @@ async fn the_latest_revision_needs_no_initialize_and_stamps_its_results() {
 #[tokio::test]
 async fn the_latest_revision_has_a_status_for_every_error() {
     let house = House::open();
-    for method in ["initialize", "ping", "resources/list", "logging/setLevel", "tasks/get"] {
+    for method in ["initialize", "ping", "resources/subscribe", "logging/setLevel", "tasks/get"] {
         assert_error(&house.modern(method, None, "").await, 404, -32601, Some("1"));
     }
     let unknown = house.modern("tools/call", Some("nope"), r#""name":"nope""#).await;

@@ -64,6 +64,15 @@ impl Letter {
 
     /// As its recipient gets it.
     pub(super) fn message(&self, now_us: u64) -> Message {
+        self.at_attempt(self.attempts, now_us)
+    }
+
+    /// As its recipient will get it next.
+    pub(super) fn next(&self, now_us: u64) -> Message {
+        self.at_attempt(self.attempts + 1, now_us)
+    }
+
+    fn at_attempt(&self, attempt: u32, now_us: u64) -> Message {
         Message {
             id: self.id,
             from: self.sender.client().clone(),
@@ -71,8 +80,8 @@ impl Letter {
             text: self.text.clone(),
             accepted_at_ms: self.accepted_us / 1000,
             age: until(self.accepted_us, now_us),
-            redelivered: self.attempts > 1,
-            attempt: self.attempts,
+            redelivered: attempt > 1,
+            attempt,
             asks: self.asks,
             trace: self.trace,
         }

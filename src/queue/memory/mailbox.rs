@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{Inbox, Message},
-    queue::{FetchRequest, LeaseId, Peek, Presence, SessionKey, Stamp, Waiting},
+    queue::{Arrivals, Browsed, FetchRequest, LeaseId, Peek, Presence, SessionKey, Stamp, Waiting},
 };
 
 /// The latest waiting call of a session is remembered so long after its wait, for older calls that
@@ -276,11 +276,34 @@ impl Mailbox {
         self.seen_us.map_or(Presence::Unknown, |seen_us| Presence::Seen(until(seen_us, now_us)))
     }
 
-    pub(super) fn peek(&self, now_us: u64) -> Peek {
+    /// Letters under a running lease, and its end.
+    fn leased(&self, now_us: u64) -> (u64, Option<u64>) {
         let running = self.lease.as_ref().filter(|lease| lease.until_us > now_us);
+        running.map_or((0, None), |lease| (self.held(lease.upto) as u64, Some(lease.until_us)))
+    }
+
+    pub(super) fn browse(&self, most: (usize, usize), now_us: u64) -> Browsed {
+        let (max_messages, max_bytes) = most;
+        let (leased, lease_ends) = self.leased(now_us);
+        let head = self.letters.front().filter(|head| leased == 0 && head.stamp <= self.handed);
+        let shown = if max_messages == 0 { 0 } else { self.prefix(max_messages, max_bytes) };
+        let next = [lease_ends.filter(|_| leased > 0), self.next_sweep()];
+        Browsed {
+            messages: self.letters.iter().take(shown).map(|letter| letter.next(now_us)).collect(),
+            queued: self.queued(),
+            leased,
+            arrivals: Arrivals {
+                newest: self.letters.back().map_or(Stamp::default(), |newest| newest.stamp),
+                returned: head.map(|head| (self.handed, head.attempts)),
+            },
+            due: next.into_iter().flatten().min().map(|at_us| until(now_us, at_us)),
+        }
+    }
+
+    pub(super) fn peek(&self, now_us: u64) -> Peek {
         Peek {
             queued: self.queued(),
-            leased: running.map_or(0, |lease| self.held(lease.upto) as u64),
+            leased: self.leased(now_us).0,
             oldest: self.letters.front().map(|letter| until(letter.accepted_us, now_us)),
             presence: self.presence(now_us),
         }

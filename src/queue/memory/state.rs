@@ -16,9 +16,9 @@ use super::{
 use crate::{
     model::{Inbox, MessageId, MessageState, Tenant},
     queue::{
-        Batch, FetchRequest, Fetched, IdempotencyKey, InboxStat, LeaseId, LedgerEntry, Limits,
-        NewMessage, Notice, Outcome, Peek, Presence, QueueError, Sent, SentStatus, Stamp, Taken,
-        Topic, WaitState,
+        Batch, Browsed, FetchRequest, Fetched, IdempotencyKey, InboxStat, LeaseId, LedgerEntry,
+        Limits, NewMessage, Notice, Outcome, Peek, Presence, QueueError, Sent, SentStatus, Stamp,
+        Taken, Topic, WaitState,
     },
 };
 
@@ -349,6 +349,11 @@ impl State {
         self.settle(inbox, now_us);
         let nothing = Peek { queued: 0, leased: 0, oldest: None, presence: Presence::Unknown };
         self.get(inbox).map_or(nothing, |mailbox| mailbox.peek(now_us))
+    }
+
+    pub(super) fn browse(&mut self, inbox: &Inbox, most: (usize, usize), now_us: u64) -> Browsed {
+        self.settle(inbox, now_us);
+        self.get(inbox).map_or_else(Browsed::default, |mailbox| mailbox.browse(most, now_us))
     }
 
     pub(super) fn inboxes(&mut self, tenant: &Tenant, limit: usize, now_us: u64) -> Vec<InboxStat> {

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 const SOURCE: &str = include_str!("../../../migrations/functions/mb1.lua");
 
 /// The revision of [`SOURCE`]; a test holds it to the file.
-pub(super) const REVISION: i64 = 2;
+pub(super) const REVISION: i64 = 3;
 
 /// One function of the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,7 @@ pub(super) enum Operation {
     WaitClose,
     Contact,
     Peek,
+    Browse,
     Probe,
     Fates,
     LedgerAdd,
@@ -39,7 +40,7 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::Send,
         Self::Fetch,
         Self::Ack,
@@ -52,6 +53,7 @@ impl Operation {
         Self::WaitClose,
         Self::Contact,
         Self::Peek,
+        Self::Browse,
         Self::Probe,
         Self::Fates,
         Self::LedgerAdd,
@@ -79,6 +81,7 @@ impl Operation {
             Self::WaitClose => "mb1_wait_close",
             Self::Contact => "mb1_contact",
             Self::Peek => "mb1_peek",
+            Self::Browse => "mb1_browse",
             Self::Probe => "mb1_probe",
             Self::Fates => "mb1_fates",
             Self::LedgerAdd => "mb1_ledger_add",

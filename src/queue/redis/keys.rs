@@ -118,7 +118,9 @@ pub(super) fn cancelled(call: &CallKey) -> (Value, u8) {
 /// The name of a topic inside a replica, and the bucket whose channel carries its wake-ups.
 pub(super) fn topic(topic: &Topic) -> (String, u8) {
     match topic {
-        Topic::Inbox(inbox) => (format!("q{}", inbox.name()), bucket_of(inbox.name().as_bytes())),
+        Topic::Inbox(inbox) | Topic::News(inbox) => {
+            (format!("q{}", inbox.name()), bucket_of(inbox.name().as_bytes()))
+        }
         Topic::Reply(inbox, wait) => {
             (reply_topic(wait, inbox.name()), bucket_of(inbox.name().as_bytes()))
         }

@@ -6,6 +6,7 @@
 //!
 //! Not here: what a message means. This adapter only carries the contract of [`QueueBackend`].
 
+mod browse;
 mod functions;
 mod keys;
 mod ledger;
@@ -39,9 +40,9 @@ use self::{
     subscriber::Subscriber,
 };
 use super::{
-    Batch, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor, FetchRequest, Fetched,
-    InboxStat, LeaseId, LedgerEntry, Limits, NewMessage, Notice, Outcome, Peek, Presence, Profile,
-    QueueBackend, QueueError, Sent, Stamp, Taken, Topic, WaitState, Wakeups,
+    Batch, Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor, FetchRequest,
+    Fetched, InboxStat, LeaseId, LedgerEntry, Limits, NewMessage, Notice, Outcome, Peek, Presence,
+    Profile, QueueBackend, QueueError, Sent, Stamp, Taken, Topic, WaitState, Wakeups,
 };
 use crate::{
     model::{ClientId, Inbox, MessageId, Tenant},
@@ -313,6 +314,15 @@ impl QueueBackend for RedisQueue {
             oldest: answer.millis()?,
             presence: answer.presence()?,
         })
+    }
+
+    async fn browse(
+        &self,
+        inbox: &Inbox,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Result<Browsed, QueueError> {
+        self.browse_swept(inbox, max_messages, max_bytes).await
     }
 
     async fn ledger(&self, sender: &Inbox) -> Result<Vec<LedgerEntry>, QueueError> {

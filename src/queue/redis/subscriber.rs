@@ -121,7 +121,11 @@ impl Subscriber {
             state.confirmed
         };
         let buckets = Arc::clone(&self.buckets);
-        let wakeups = self.hub.register(&name).on_end(move || {
+        let wakeups = match topic {
+            Topic::News(_) => self.hub.register_onlooker(&name),
+            Topic::Inbox(_) | Topic::Reply(..) | Topic::Call(_) => self.hub.register(&name),
+        };
+        let wakeups = wakeups.on_end(move || {
             if let Some(state) = lock(&buckets).get_mut(&bucket) {
                 state.watchers -= 1;
                 if state.watchers == 0 {
@@ -368,7 +372,7 @@ impl Keeper {
     /// Wakes whoever should have been woken long ago, and counts it: the count must stay 0.
     async fn poll(&self) {
         let mut by_bucket: HashMap<u8, Vec<Watched>> = HashMap::new();
-        for topic in self.hub.watched() {
+        for topic in self.hub.awaited() {
             let Some((inbox, wait)) = keys::watched(&topic) else { continue };
             let names = InboxKeys::new(&inbox);
             let (one, two, wait) = match wait {

@@ -1,6 +1,8 @@
 //! A server on a store that remembers what was done to it, with tools made for these tests.
 
 mod client;
+pub(crate) mod readables;
+pub(crate) mod schema;
 mod store;
 mod tools;
 
@@ -8,7 +10,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use mcp_messaging::{
     http::{self, HttpConfig, HttpState, Stopper},
-    mcp::McpServer,
+    mcp::{McpServer, Offer},
     messaging::{MessagingService, Rules, Waiters},
     telemetry::Metrics,
 };
@@ -53,7 +55,21 @@ impl House {
         Self::with(&quick(), false)
     }
 
+    /// With tools only.
+    pub(crate) fn bare() -> Self {
+        Self::serving(&quick(), false, |_| Offer::default())
+    }
+
     pub(crate) fn with(config: &HttpConfig, ops_apart: bool) -> Self {
+        Self::serving(config, ops_apart, readables::offer)
+    }
+
+    /// With what `offer` adds to the tools.
+    pub(crate) fn serving(
+        config: &HttpConfig,
+        ops_apart: bool,
+        offer: impl Fn(&Arc<Store>) -> Offer + Clone + Send + 'static,
+    ) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = http::bind(any, 64).unwrap();
         let ops_listener = ops_apart.then(|| http::bind(any, 64).unwrap());
@@ -72,9 +88,13 @@ impl House {
                     TaskTracker::new(),
                     Arc::clone(&metrics),
                 );
-                let tools = tools::registry(&messaging, &store);
-                let mcp =
-                    McpServer::new(tools, messaging.clone(), Arc::clone(&metrics), stop.clone());
+                let offer = Offer {
+                    tools: tools::registry(&messaging, &store),
+                    cancellations: Some(Arc::new(messaging.clone())),
+                    instructions: "A house for tests, with tools that do one thing each: echo, take.",
+                    ..offer(&store)
+                };
+                let mcp = McpServer::new(offer, Arc::clone(&metrics), stop.clone());
                 HttpState {
                     mcp,
                     messaging,
@@ -91,11 +111,13 @@ impl House {
         Self { address, ops, store, stop, stopper, tasks }
     }
 
-    /// Sends a whole request with a body and reads the whole response.
+    /// Sends a whole request with a body and reads the whole response, which must be one by the schema.
     pub(crate) async fn post(&self, headers: &str, body: &str) -> Reply {
         let mut client = Client::connect(self.address).await;
         client.send(&post(headers, body)).await;
-        client.reply().await
+        let reply = client.reply().await;
+        schema::reply(headers, body, &reply);
+        reply
     }
 
     /// The same in the latest revision, with what it wants in headers and body.

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use mcp_messaging::{
     model::{Inbox, Message, MessageId, Tenant},
     queue::{
-        Batch, CallKey, ClientPage, ClientQuery, FetchRequest, Fetched, Hub, InboxStat, LeaseId,
-        LedgerEntry, NewMessage, Notice, Outcome, Peek, Presence, Profile, QueueBackend,
+        Batch, Browsed, CallKey, ClientPage, ClientQuery, FetchRequest, Fetched, Hub, InboxStat,
+        LeaseId, LedgerEntry, NewMessage, Notice, Outcome, Peek, Presence, Profile, QueueBackend,
         QueueError, Sent, Stamp, Topic, WaitState, Wakeups,
     },
 };
@@ -128,7 +128,7 @@ impl QueueBackend for Store {
 
     async fn watch(&self, topic: Topic) -> Result<Wakeups, QueueError> {
         Ok(self.hub.register(match topic {
-            Topic::Inbox(_) => "inbox",
+            Topic::Inbox(_) | Topic::News(_) => "inbox",
             Topic::Reply(..) => "reply",
             Topic::Call(_) => "call",
         }))
@@ -186,6 +186,10 @@ impl QueueBackend for Store {
     }
 
     async fn peek(&self, _: &Inbox) -> Result<Peek, QueueError> {
+        Err(QueueError::Timeout)
+    }
+
+    async fn browse(&self, _: &Inbox, _: usize, _: usize) -> Result<Browsed, QueueError> {
         Err(QueueError::Timeout)
     }
 

@@ -7,6 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use mcp_messaging::{
+    dialogue::{InputRequired, LogLevel},
     messaging::{Acknowledge, CallContext, MessagingService, ReceiveRequest, ReceivedWhy},
     tools::{Arguments, Tool, ToolError, ToolOutcome, ToolRegistry},
 };
@@ -21,12 +22,13 @@ pub(crate) fn registry(messaging: &MessagingService, store: &Arc<Store>) -> Tool
         Arc::new(Broken),
         Arc::new(Take(messaging.clone())),
         Arc::new(Hang(Arc::clone(store))),
+        Arc::new(Talk),
     ])
 }
 
 fn said(text: String, structured: Option<Value>, is_error: bool) -> ToolOutcome {
     let structured = structured.map(|value| serde_json::value::to_raw_value(&value).unwrap());
-    ToolOutcome { text, structured, is_error, delivery: None, cancelled: false }
+    ToolOutcome { text, structured, is_error, ..ToolOutcome::default() }
 }
 
 /// Says what it was told; refuses without `text`.
@@ -159,5 +161,66 @@ impl Tool for Hang {
         self.0.hangs.store(true, Ordering::SeqCst);
         let _running = Running(Arc::clone(&self.0));
         std::future::pending().await
+    }
+}
+
+/// Talks with its client, as `do` says.
+struct Talk;
+
+#[async_trait]
+impl Tool for Talk {
+    fn name(&self) -> &'static str {
+        "talk"
+    }
+
+    fn definition(&self) -> Value {
+        json!({ "name": "talk", "inputSchema": { "type": "object" } })
+    }
+
+    fn converses(&self) -> bool {
+        true
+    }
+
+    async fn call(
+        &self,
+        arguments: Arguments,
+        context: &CallContext,
+    ) -> Result<ToolOutcome, ToolError> {
+        let client = context.exchange.as_deref().expect("it converses");
+        let text = match arguments.get("do").and_then(Value::as_str).unwrap_or_default() {
+            "report" => {
+                for progress in [1.0, 2.0] {
+                    client.progress(progress, Some(2.0), Some("on it")).await;
+                }
+                String::from("reported")
+            }
+            "log" => {
+                client.log(LogLevel::Debug, "talk", json!("small")).await;
+                client.log(LogLevel::Error, "talk", json!({ "big": true })).await;
+                String::from("logged")
+            }
+            "ask" => match client.ask("roots/list", json!({})).await {
+                Ok(answer) => answer.to_string(),
+                Err(error) => error.to_string(),
+            },
+            "require" => {
+                let Some(answer) = client.input("who") else {
+                    let schema = json!({
+                        "type": "object", "properties": { "name": { "type": "string" } },
+                    });
+                    let params = json!({ "message": "Who?", "requestedSchema": schema });
+                    let input = InputRequired::default().and("who", "elicitation/create", &params);
+                    return Err(ToolError::InputRequired(Box::new(
+                        input.with_state("kept".into()),
+                    )));
+                };
+                format!("{} {}", client.state().unwrap_or_default(), answer["content"]["name"])
+            }
+            "sample" if !client.client_can("sampling") => {
+                return Err(ToolError::MissingCapability("sampling"));
+            }
+            other => format!("nothing: {other}"),
+        };
+        Ok(said(text, None, false))
     }
 }

@@ -1,6 +1,7 @@
 //! What the tests stand on.
 
 mod backend;
+mod listener;
 mod people;
 mod proxy;
 mod redis_server;
@@ -11,6 +12,7 @@ pub(crate) use backend::{
     Backend, LIMITS, anything, memory_backend, memory_backend_with, redis_backend,
     redis_backend_with, texts_of, wakes,
 };
+pub(crate) use listener::Listener;
 pub(crate) use people::{Draft, inbox, message, ms, secs, tenant};
 pub(crate) use proxy::{Proxy, Weather};
 pub(crate) use redis_server::{Persistence, RedisServer, Reply};
