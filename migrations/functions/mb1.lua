@@ -337,15 +337,21 @@ local function fate_fields(c, l, now)
   return { acked = c.ac, seen = c.lc, last = c.s, leased = running(l, now), top = l and l.top }
 end
 
+-- How long a ledger may grow from n entries until it is looked for some to drop: a part of it, so that a
+-- sender whose messages nobody reads does not pay for it at each send.
+local function crowded_at(n, ledger_max) return floor(max(n, ledger_max) * 1.25) + 64 end
+
 -- Writes one entry of the sender's ledger. -> 1 if the sender has something to look up; 2 if it is full of
--- open entries, so that this one could not be written
+-- open entries, so that this one could not be written; 3 if both
 local function remember(m, l, id, recipient, stamp, exp, parked, now, keep, ledger_max)
-  local f = call('HMGET', m, 'lx', 'sn', 'c')
+  local f = call('HMGET', m, 'lx', 'sn', 'c', 'ln')
   local entry = struct.pack('>dd', stamp, exp) .. id .. '\0' .. (parked and '\1' or '\0') .. recipient
   local n = call('RPUSH', l, entry)
   if n > ledger_max * 4 then
     call('RPOP', l)
-    return 2
+    if num(call('HGET', m, 'fl')) > now then return 2 end -- to look at all of a full one takes long
+    call('HSET', m, 'fl', fmt(now + 1000))
+    return 3
   end
   local set, c = {}, counters(f[3])
   if not f[1] or exp < tonumber(f[1]) then set[1], set[2] = 'lx', fmt(exp) end
@@ -353,7 +359,9 @@ local function remember(m, l, id, recipient, stamp, exp, parked, now, keep, ledg
   local prolonged = (#set > 0 or c.k <= now) and save(m, c, now, keep, unpack(set))
   if prolonged or n == 1 then call('PEXPIRE', l, fmt(keep + keep / 2)) end
   if f[1] and tonumber(f[1]) <= now then return 1 end
-  return n > ledger_max and n % max(64, floor(ledger_max / 4)) == 0 and 1 or 0
+  if n <= ledger_max or n < num(f[4]) then return 0 end
+  call('HSET', m, 'ln', fmt(crowded_at(n, ledger_max)))
+  return 1
 end
 
 -- waiting: 2 and for how long | seen: 1 and how long ago | never: 0
@@ -389,7 +397,7 @@ local SEND_SIZE, FETCH_SIZE = 58, 42
 -- send: KEYS q m w r x of the recipient [m l w of the sender, if OWN] [d, if KEYED]
 -- ARGV 1 packed: options, header flags, ttl ms, max messages, max bytes, keep, ledger max, wait ms, max waits;
 --   then the id and, if KEYED, the digest 2 tail 3 body 4 candidates, if not OWN
--- -> packed: queued 0 | replied 1 | duplicate 2, presence, look up 0/1 | not recorded 2, state, ms, stamp, expires; id
+-- -> packed: queued 0 | replied 1 | duplicate 2, presence, what `remember` says, state, ms, stamp, expires; id
 local function sent(status, id, present, ms, look_up, stamp, exp, state)
   return struct.pack('>BBBBddd', status, present, look_up, string.byte(state), ms, stamp, exp) .. id
 end
@@ -846,7 +854,9 @@ local function ledger_settle(keys, a)
     for i = 1, #kept, 500 do call('RPUSH', l, unpack(kept, i, min(i + 499, #kept))) end
     call('PEXPIRE', l, fmt(keep + keep / 2))
   end
+  call('HSET', m, 'ln', fmt(crowded_at(#kept, ledger_max)))
   if next_at then call('HSET', m, 'lx', fmt(next_at)) else call('HDEL', m, 'lx') end
+  outlive(m, keep)
   return #kept
 end
 

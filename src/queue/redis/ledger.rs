@@ -41,7 +41,7 @@ pub(super) fn state(letter: Option<&u8>) -> MessageState {
 /// What a function says of the entry that it wrote: is something to be looked up, and is the ledger so
 /// full of open entries that it could not be written?
 pub(super) fn written(look_up: i64) -> (bool, bool) {
-    (look_up >= 1, look_up == 2)
+    (look_up == 1 || look_up == 3, look_up >= 2)
 }
 
 /// One entry as stored.
