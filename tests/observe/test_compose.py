@@ -45,7 +45,8 @@ def test_the_command_in_the_docs_sends_traces_to_the_collector(services):
     assert set(services["server"]["networks"]) & set(services[endpoint[1]]["networks"])
     server = resolved("--profile", "observability", OTEL_EXPORTER_OTLP_ENDPOINT=said[1])["services"]["server"]
     assert server["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == said[1]
-    assert f"OTEL_EXPORTER_OTLP_ENDPOINT={said[1]} docker compose --profile observability up" in (ROOT / "docker-compose.yml").read_text()
+    for file in ("docker-compose.yml", "README.md"):
+        assert f"OTEL_EXPORTER_OTLP_ENDPOINT={said[1]} docker compose --profile observability up" in (ROOT / file).read_text()
 
 
 def test_the_profile_has_what_it_needs(services):
