@@ -669,19 +669,30 @@ REPLICAS_BOARD = dashboard(
             "A replica refuses further ones at limits.replica_waiters (50,000). Very uneven: the load balancer pins clients.",
             ("sum by (instance) (mcp_messaging_waiters{$scope})", "{{instance}}"),
             unit="short",
+            width=6,
             limit=40000,
+        ),
+        graph(
+            "Listeners",
+            "Inboxes watched by clients that listen (subscriptions/listen). They wait without asking for mail, and hold a connection each. All fall at once: a "
+            "rollout, or a proxy that cuts long streams; clients come back by themselves.",
+            ("sum by (instance) (mcp_messaging_listeners{$scope})", "{{instance}}"),
+            unit="short",
+            width=6,
         ),
         graph(
             "Calls",
             "MCP requests that ended. 0 on one replica that is up: the load balancer does not know it, or it is not ready.",
             (f"sum by (instance) (rate({CALLS}_count{{$scope}}[$__rate_interval]))", "{{instance}}"),
             unit="reqps",
+            width=6,
         ),
         graph(
             "Failed calls",
             "Calls that ended as unavailable or internal. On all: Redis. On one: that replica.",
             (FAILED_CALLS, "{{instance}}"),
             unit="reqps",
+            width=6,
         ),
         graph(
             "send_message, 99th percentile",
