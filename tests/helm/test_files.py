@@ -41,6 +41,6 @@ def test_the_files_of_the_repository_are_in_the_chart():
     assert [doc["spec"] for doc in docs if doc["kind"] == "PrometheusRule"] == (
         [yaml.safe_load(rules.read_text())] if rules.exists() else []
     )
-    dashboards = list((chart.ROOT / "deploy" / "grafana").glob("*.json"))
+    dashboards = list((chart.ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
     carried = [doc for doc in docs if "grafana_dashboard" in doc["metadata"]["labels"]]
     assert len(carried) == len(dashboards)

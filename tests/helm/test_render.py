@@ -68,7 +68,7 @@ def test_the_operators_accept_their_resources(tmp_path):
         if document["apiVersion"].startswith(CUSTOM)
     ]
     kinds = {document["kind"] for document in documents}
-    assert kinds >= {"HTTPRoute", "ScaledObject", "PodMonitor", "ServiceMonitor"}, kinds
+    assert kinds >= {"HTTPRoute", "ScaledObject", "PodMonitor", "ServiceMonitor", "PrometheusRule"}, kinds
     done = crds(tmp_path, documents)
     assert done.returncode == 0, done.stdout + done.stderr
     documents[0]["spec"]["surprise"] = {"interval": 1}
