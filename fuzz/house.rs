@@ -6,9 +6,11 @@ use mcp_messaging::{
     mcp::{McpServer, Offer},
     messaging::{CallContext, MessagingService, Rules, Waiters},
     model::SystemClock,
+    prompts,
     queue::{Limits, memory::MemoryQueue},
+    resources,
     telemetry::Metrics,
-    tools::{ToolRegistry, registry},
+    tools::{self, ToolRegistry},
 };
 use tokio::runtime::Runtime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -62,10 +64,15 @@ impl House {
             TaskTracker::new(),
             Arc::clone(&metrics),
         );
-        let tools = registry(messaging);
+        let tools = tools::registry(messaging.clone());
         let stop = CancellationToken::new();
         stop.cancel();
-        let offer = Offer { tools: tools.clone(), ..Offer::default() };
+        let offer = Offer {
+            tools: tools.clone(),
+            resources: resources::registry(messaging.clone()),
+            prompts: prompts::registry(messaging),
+            ..Offer::default()
+        };
         let server = McpServer::new(offer, metrics, stop.clone());
         let context = CallContext { stop, ..CallContext::default() };
         Self { runtime: runtime.expect("a runtime"), tools, server, context }
