@@ -315,6 +315,17 @@ def cut_off(site, port):
     assert events.result()["structuredContent"]["messages"] == []
 
 
+def once(site, port):
+    """what was received is not handed out again, as events or as plain JSON"""
+    again = []
+    for accept in (EVENTS, "application/json") * 10:
+        reader = fresh()
+        send(port, reader, "once")
+        assert texts(port, reader, accept=accept) == ["once"]
+        again += texts(port, reader)
+    assert not again, f"{len(again)} of 20 came again"
+
+
 def large(site, port):
     """the largest message passes"""
     reader, text = fresh(), "x" * 262_144
@@ -384,7 +395,7 @@ def main():
         jobs = [
             (kind, one, site, port)
             for kind, port in ports.items()
-            for one in (long_waits, as_it_comes, hang_up, large)
+            for one in (long_waits, as_it_comes, hang_up, once, large)
         ]
         absent = {
             "nginx": [cut_off, as_it_comes, hang_up],

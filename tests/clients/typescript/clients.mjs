@@ -43,6 +43,7 @@ class Sdk2 {
   limit = Infinity; // seconds after which every call ends, whatever is said
   largest = Infinity; // bytes of one message that the client can take
   corrects = false; // whether it makes what the schema asks for of arguments that are something else
+  watchesLate = false; // whether it says that it watches before it does
   tellsOfGivingUp = true; // whether the server learns that a call was given up
 
   static async connect(url, mode) {
@@ -132,7 +133,7 @@ class McpRemote extends Sdk2 {
       stderr: 'pipe',
     });
     // Of a cancellation it makes a notification, which in the newer revision means nothing: there a closed stream is one.
-    Object.assign(self, { client: new Client(ABOUT), home, mode, said: '', tellsOfGivingUp: mode === 'legacy' });
+    Object.assign(self, { client: new Client(ABOUT), home, mode, said: '', tellsOfGivingUp: mode === 'legacy', watchesLate: true });
     transport.stderr.on('data', (text) => { self.said += text; });
     await self.client.connect(transport, options(120)); // it starts slowly
     return self;
