@@ -209,15 +209,14 @@ impl Cluster {
             if keys.list().is_empty() {
                 break;
             }
-            let mut words = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
-            words.extend(keys.list().iter().map(Value::text));
+            let to = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+            let mut words: Vec<&[u8]> = to.iter().map(|word| word.as_bytes()).collect();
+            words.extend(keys.list().iter().map(Value::bytes));
             resp::tell(source, &words).await?;
         }
-        for port in [target, source] {
+        let others = all.iter().filter(|node| node.primary).map(|node| node.port);
+        for port in [target, source].into_iter().chain(others) {
             resp::tell(port, &["CLUSTER", "SETSLOT", &slot, "NODE", &to.id]).await?;
-        }
-        for node in all.iter().filter(|node| node.primary) {
-            resp::tell(node.port, &["CLUSTER", "SETSLOT", &slot, "NODE", &to.id]).await?;
         }
         Ok(())
     }

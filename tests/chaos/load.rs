@@ -145,6 +145,12 @@ impl Load {
             50..200,
         ));
         readers.spawn(read(stage.clone(), careful, 0, crew.rude, true));
+        // Mail that lies in Redis while all goes wrong.
+        for sender in ["keyed", "plain"] {
+            let (id, inbox) = (format!("{sender}-to-hoard"), "hoard".to_owned());
+            senders.spawn(send(stage.clone(), id, vec![inbox], sender == "keyed", 30..150));
+        }
+        readers.spawn(read_later(stage.clone(), "hoard".to_owned()));
         let sleepers: Vec<String> = (0..crew.sleepers).map(|n| format!("sleeper-{n}")).collect();
         senders.spawn(send(stage.clone(), "waker".to_owned(), sleepers.clone(), true, 50..250));
         for sleeper in sleepers {
@@ -250,6 +256,13 @@ async fn read(stage: Stage, inbox: String, reader: usize, rude: bool, manual: bo
             Err(_) => {}
         }
     }
+}
+
+/// Reads when the load is over.
+async fn read_later(mut stage: Stage, inbox: String) {
+    // The other end of the channel outlives every task.
+    let _ = stage.phase.wait_for(|phase| *phase != Phase::Load).await;
+    read(stage, inbox, 0, false, false).await;
 }
 
 /// Asks one question after the other.

@@ -169,10 +169,14 @@ async fn pass(
             },
         };
         let way = way(&now.borrow());
-        let whole = frames.whole(&buffer[..count]);
-        let (late, bytes) = match way {
-            Way::Clear | Way::Stalled => (Duration::ZERO, whole.concat()),
-            Way::Slow(late) => (late, whole.concat()),
+        let said = &buffer[..count];
+        let mut late = Duration::ZERO;
+        let bytes = match way {
+            Way::Clear | Way::Stalled => frames.pass(said),
+            Way::Slow(by) => {
+                late = by;
+                frames.pass(said)
+            }
             Way::Hole => {
                 broken = true;
                 continue;
@@ -181,11 +185,11 @@ async fn pass(
                 if roll() < chance {
                     return;
                 }
-                (Duration::ZERO, whole.concat())
+                frames.pass(said)
             }
             Way::Deaf | Way::Numb => {
-                let heard = |frame: &&Vec<u8>| !is_published(frame, way == Way::Numb);
-                (Duration::ZERO, whole.iter().filter(heard).flatten().copied().collect())
+                let heard = |frame: &Vec<u8>| !is_published(frame, way == Way::Numb);
+                frames.whole(said).into_iter().filter(heard).flatten().collect()
             }
         };
         if !broken && queue.send((Instant::now() + late, bytes)).is_err() {
@@ -204,13 +208,19 @@ async fn deliver(mut queued: mpsc::UnboundedReceiver<(Instant, Vec<u8>)>, mut to
     }
 }
 
-/// Cuts a stream into frames, so that one can be left out.
+/// Cuts a stream into frames while one may have to be left out.
 #[derive(Default)]
 struct Frames {
     rest: Vec<u8>,
 }
 
 impl Frames {
+    /// As they come: not everything that passes is made of frames (replication is not).
+    fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.rest.extend(bytes);
+        std::mem::take(&mut self.rest)
+    }
+
     fn whole(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         self.rest.extend(bytes);
         let mut whole = Vec::new();
@@ -248,6 +258,7 @@ mod tests {
         let mut frames = Frames::default();
         assert_eq!(frames.whole(b"+OK\r\n:1"), [b"+OK\r\n".to_vec()]);
         assert_eq!(frames.whole(b"\r\n+"), [b":1\r\n".to_vec()]);
+        assert_eq!(frames.pass(b"O"), b"+O", "what was held back goes first");
     }
 
     #[tokio::test]

@@ -18,17 +18,24 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) enum Value {
     Nil,
     Integer(i64),
-    Text(String),
+    Text(Vec<u8>),
     Error(String),
     List(Vec<Value>),
     Push(Vec<Value>),
 }
 
 impl Value {
+    /// What it says in UTF-8, or nothing.
     pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
+    }
+
+    /// What it says; a key need not be UTF-8.
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
-            Self::Text(text) | Self::Error(text) => text,
-            Self::Nil | Self::Integer(_) | Self::List(_) | Self::Push(_) => "",
+            Self::Text(text) => text,
+            Self::Error(text) => text.as_bytes(),
+            Self::Nil | Self::Integer(_) | Self::List(_) | Self::Push(_) => &[],
         }
     }
 
@@ -48,7 +55,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<(Value, usize)> {
     let head = end + 2;
     let count = || usize::try_from(line.parse::<i64>().ok()?).ok();
     Some(match bytes[0] {
-        b'+' | b',' | b'#' | b'(' => (Value::Text(line.into_owned()), head),
+        b'+' | b',' | b'#' | b'(' => (Value::Text(line.into_owned().into()), head),
         b'-' => (Value::Error(line.into_owned()), head),
         b':' => (Value::Integer(line.parse().unwrap_or_default()), head),
         b'_' => (Value::Nil, head),
@@ -57,7 +64,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<(Value, usize)> {
             Some(len) => {
                 let text = bytes.get(head..head + len)?;
                 bytes.get(head + len..head + len + 2)?;
-                (Value::Text(String::from_utf8_lossy(text).into_owned()), head + len + 2)
+                (Value::Text(text.to_owned()), head + len + 2)
             }
         },
         kind @ (b'*' | b'~' | b'>' | b'%') => match count() {
@@ -77,13 +84,14 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<(Value, usize)> {
 }
 
 /// Says a command to the server on this port of 127.0.0.1, on a connection of its own.
-pub(crate) async fn ask(port: u16, words: &[&str]) -> Outcome<Value> {
+pub(crate) async fn ask(port: u16, words: &[impl AsRef<[u8]>]) -> Outcome<Value> {
     let asked = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         let mut request = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {
+            let word = word.as_ref();
             request.extend(format!("${}\r\n", word.len()).as_bytes());
-            request.extend(word.as_bytes());
+            request.extend(word);
             request.extend(b"\r\n");
         }
         stream.write_all(&request).await?;
@@ -101,9 +109,12 @@ pub(crate) async fn ask(port: u16, words: &[&str]) -> Outcome<Value> {
 }
 
 /// [`ask`], where an error of the server is one of the caller too.
-pub(crate) async fn tell(port: u16, words: &[&str]) -> Outcome<Value> {
+pub(crate) async fn tell(port: u16, words: &[impl AsRef<[u8]>]) -> Outcome<Value> {
     match ask(port, words).await? {
-        Value::Error(why) => Err(format!("{}: {why}", words[0]).into()),
+        Value::Error(why) => {
+            let command = words.first().map_or(&[][..], AsRef::as_ref);
+            Err(format!("{}: {why}", String::from_utf8_lossy(command)).into())
+        }
         value => Ok(value),
     }
 }
@@ -115,7 +126,7 @@ mod tests {
     #[test]
     fn frames_are_told_apart_however_they_are_cut() {
         let push = b">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$3\r\nqab\r\n";
-        let text = |text: &str| Value::Text(text.to_owned());
+        let text = |text: &str| Value::Text(text.into());
         let expected = Value::Push(vec![text("message"), text("ch"), text("qab")]);
         for cut in 0..push.len() {
             assert_eq!(parse(&push[..cut]), None, "{cut}");

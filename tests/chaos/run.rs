@@ -69,8 +69,8 @@ pub(crate) async fn run(row: &Row, seed: u64, program: &Path) -> Outcome<Finding
     let counting = tokio::spawn(count(site.addresses(), stopped));
 
     sleep(CALM).await;
-    let struck = row.fault.strike(&mut site, &mut chance, row.lasting).await;
-    let recovered = site.ready().await;
+    row.fault.strike(&mut site, &mut chance, row.lasting).await?;
+    site.ready().await?;
     sleep(CALM).await;
 
     let patience = Instant::now()
@@ -88,8 +88,6 @@ pub(crate) async fn run(row: &Row, seed: u64, program: &Path) -> Outcome<Finding
     load.end().await?;
     drop(stop);
     let counts = counting.await?;
-    struck?;
-    recovered?;
     match sent {
         Ok(sent) => sent?,
         Err(_elapsed) if row.promise == Promise::Everything => {
