@@ -2,7 +2,8 @@
 //!
 //! What it works around, each found by a test or a measurement: commands in flight must not be sent
 //! again by the client (it does not know which ones are safe), `FCALL` must be pipelined (so it goes
-//! as a custom command), a connection that swallows bytes is noticed only by an own PING.
+//! as a custom command), a connection that swallows bytes is noticed only by an own PING, a redirection
+//! of a cluster must not be followed by the client, and some errors end its task for good.
 
 use std::{
     sync::{
@@ -102,6 +103,8 @@ pub(super) struct Link {
 /// How often the connection is asked whether it is alive, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_WITHIN: Duration = Duration::from_millis(1500);
+/// A client that gave up is left alone for so long.
+const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How often a failing connection is reported.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
@@ -119,6 +122,9 @@ impl Link {
                 connection.connection_timeout = settings.connect_timeout;
                 connection.internal_command_timeout = settings.command_timeout;
                 connection.max_command_attempts = 1; // ours to repeat: see `call`
+                // Ours as well. To follow an ASK the client reads the next answer on the other connection,
+                // whosever it is, or, without attempts left, ends. A MOVED still renews its map of the slots.
+                connection.max_redirections = 0;
                 connection.max_command_buffer_len = 10_000;
                 connection.unresponsive = UnresponsiveConfig {
                     max_timeout: Some(Duration::from_secs(3)),
@@ -138,7 +144,7 @@ impl Link {
             .set_policy(ReconnectPolicy::new_exponential(0, 50, 1000, 2))
             .build()
             .map_err(|error| QueueError::Unavailable { detail: error.to_string() })?;
-        client.connect();
+        tasks.spawn(stay_connected(client.clone()));
         let link = Self { client, scripts, retry_for: settings.retry_for, metrics };
         tasks.spawn(watchdog(link.client.clone()));
         tasks.spawn(report(link.client.clone()));
@@ -299,6 +305,25 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
+/// Connects, and again when the client gives up: some errors end its task whatever its policy says.
+/// Ends with its client.
+async fn stay_connected(client: Client) {
+    loop {
+        let ended = client.connect().await;
+        if client.state() == fred::types::ClientState::Disconnecting {
+            return;
+        }
+        tracing::warn!(cause = ?ended, "the client of Redis gave up: connecting anew");
+        tokio::time::sleep(CONNECT_AGAIN_AFTER).await;
+    }
+}
+
+/// Replaces the connections of a client.
+pub(super) async fn reconnect(client: &Client) {
+    // A client whose task has ended never answers this. An error means that it is reconnecting already.
+    let _ = tokio::time::timeout(PING_WITHIN, client.force_reconnection()).await;
+}
+
 /// Says why connecting fails (a wrong password, say), at most so often. Ends with its client.
 async fn report(client: Client) {
     let mut errors = client.error_rx();
@@ -336,8 +361,7 @@ async fn watchdog(client: Client) {
             Ok(Err(error)) if *error.kind() != ErrorKind::Timeout => {}
             Ok(Err(_)) | Err(_) => {
                 tracing::warn!("Redis does not answer: reconnecting");
-                // An error here means that it is reconnecting already.
-                let _ = client.force_reconnection().await;
+                reconnect(&client).await;
             }
         }
     }

@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     functions::Operation,
     keys::{self, InboxKeys},
-    link::Link,
+    link::{self, Link},
     reply,
 };
 use crate::{
@@ -361,8 +361,7 @@ impl Keeper {
                 tracing::warn!("a subscription is deaf: reconnecting");
                 self.metrics.deaf_subscription();
                 self.forget();
-                // An error here means that it is reconnecting already.
-                let _ = self.ear.force_reconnection().await;
+                link::reconnect(&self.ear).await;
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -23,6 +23,7 @@ pub(crate) enum Persistence {
 /// A private server on a free port of 127.0.0.1, which ends with this value.
 pub(crate) struct RedisServer {
     port: u16,
+    port_word: String,
     persistence: Persistence,
     arguments: Vec<String>,
     dir: TempDir,
@@ -58,7 +59,8 @@ impl RedisServer {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let dir = tempfile::tempdir().unwrap();
             let arguments = arguments.clone();
-            let mut server = Self { port, persistence, arguments, dir, process: None };
+            let port_word = port.to_string();
+            let mut server = Self { port, port_word, persistence, arguments, dir, process: None };
             if server.run() {
                 return server;
             }
@@ -73,7 +75,7 @@ impl RedisServer {
             Persistence::AppendOnly => "yes",
         };
         let spawned = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--port", &self.port_word, "--bind", "127.0.0.1", "--save", ""])
             .args(["--appendonly", append, "--appendfsync", "always", "--dir"])
             .arg(self.dir.path())
             .args(&self.arguments)
@@ -101,6 +103,11 @@ impl RedisServer {
     /// Where it listens.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its port, as a word of a command.
+    pub(crate) fn port(&self) -> &str {
+        &self.port_word
     }
 
     /// Ends it at once, as a crash would.
