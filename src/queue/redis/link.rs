@@ -162,7 +162,7 @@ impl Link {
         self.call_again(operation, slot, keys, args, |_args| {}).await
     }
 
-    /// [`call`](Self::call), with a word to the arguments before a repetition.
+    /// [`call`](Self::call), with a word to the arguments before a repetition of what may have happened.
     pub(super) async fn call_again(
         &self,
         operation: Operation,
@@ -184,26 +184,29 @@ impl Link {
                 Ok(value) => break Ok(value),
                 Err(error) => error,
             };
-            match reply::sort(&error) {
-                Failure::FunctionMissing if !loaded => {
-                    loaded = true;
-                    if let Err(error) = self.load().await {
-                        break Err(error);
-                    }
+            let (error, missing) = match reply::sort(&error) {
+                Failure::FunctionMissing => {
+                    (QueueError::Unavailable { detail: error.to_string() }, true)
                 }
-                Failure::NoFunctions if !self.scripts.swap(true, Ordering::Relaxed) => {}
-                Failure::FunctionMissing | Failure::NoFunctions => {
+                Failure::NoFunctions if !self.scripts.swap(true, Ordering::Relaxed) => continue,
+                Failure::NoFunctions => {
                     break Err(QueueError::Unavailable { detail: error.to_string() });
                 }
                 Failure::Final(error) => break Err(error),
-                Failure::Passing(error) => {
-                    if started.elapsed() + delay > self.retry_for {
-                        break Err(error);
-                    }
-                    tokio::time::sleep(delay).await;
-                    delay = (delay * 2).min(Duration::from_millis(500));
-                    repeat(&mut rest[2 + names..]);
+                Failure::Passing(error) => (error, false),
+            };
+            // What Redis has lost is loaded at once, and what it loses again in a while.
+            if !missing || std::mem::replace(&mut loaded, true) {
+                if started.elapsed() + delay > self.retry_for {
+                    break Err(error);
                 }
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(Duration::from_millis(500));
+            }
+            if !missing {
+                repeat(&mut rest[2 + names..]);
+            } else if let Err(error) = self.load().await {
+                break Err(error);
             }
         };
         self.metrics.redis_call(operation.name(), started.elapsed());
