@@ -399,7 +399,7 @@ impl Keeper {
         for position in reply::Answer::new(late)?.rest() {
             let index = usize::try_from(reply::integer(&position)? - 1).unwrap_or(usize::MAX);
             if let Some((topic, ..)) = topics.get(index)
-                && self.hub.wake(topic)
+                && self.hub.rouse(topic)
             {
                 tracing::warn!("the safety poll found a missed wake-up");
                 self.metrics.missed_wakeup();
