@@ -92,7 +92,8 @@ impl RedisServer {
             if process.try_wait().unwrap().is_some() {
                 return false;
             }
-            if ask(self.port, &["PING"]).is_ok_and(|reply| reply == Reply::Text("PONG".into())) {
+            let answer = Talk::to(self.port).and_then(|mut talk| talk.ask(&["PING"]));
+            if answer.is_ok_and(|reply| reply == Reply::Text("PONG".into())) {
                 return true;
             }
             sleep(Duration::from_millis(5));
@@ -127,7 +128,12 @@ impl RedisServer {
 
     /// Says a command, on a connection of its own.
     pub(crate) fn command(&self, words: &[&str]) -> Reply {
-        ask(self.port, words).expect("an answer from redis-server")
+        self.talk().command(words)
+    }
+
+    /// A connection for many commands.
+    pub(crate) fn talk(&self) -> Talk {
+        Talk::to(self.port).expect("a connection to redis-server")
     }
 }
 
@@ -137,15 +143,30 @@ impl Drop for RedisServer {
     }
 }
 
-fn ask(port: u16, words: &[&str]) -> std::io::Result<Reply> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut request = format!("*{}\r\n", words.len());
-    for word in words {
-        write!(request, "${}\r\n{word}\r\n", word.len()).unwrap();
+/// A connection.
+pub(crate) struct Talk(BufReader<TcpStream>);
+
+impl Talk {
+    fn to(port: u16) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_nodelay(true)?;
+        Ok(Self(BufReader::new(stream)))
     }
-    stream.write_all(request.as_bytes())?;
-    read(&mut BufReader::new(stream))
+
+    fn ask(&mut self, words: &[&str]) -> std::io::Result<Reply> {
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            write!(request, "${}\r\n{word}\r\n", word.len()).unwrap();
+        }
+        self.0.get_mut().write_all(request.as_bytes())?;
+        read(&mut self.0)
+    }
+
+    /// Says a command.
+    pub(crate) fn command(&mut self, words: &[&str]) -> Reply {
+        self.ask(words).expect("an answer from redis-server")
+    }
 }
 
 fn read(stream: &mut impl BufRead) -> std::io::Result<Reply> {
