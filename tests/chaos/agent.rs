@@ -212,8 +212,8 @@ pub(crate) fn request(tool: &str, arguments: &Value) -> Value {
 
 /// The structured content in a body, be it JSON or a stream of events.
 pub(crate) fn content(body: &str) -> Fallible<Value> {
-    let events = body.lines().filter_map(|line| line.strip_prefix("data: "));
-    let json = events.last().unwrap_or(body);
+    let mut events = body.lines().filter_map(|line| line.strip_prefix("data: "));
+    let json = events.next_back().unwrap_or(body);
     let answer: Value = serde_json::from_str(json).map_err(|_| "no whole answer")?;
     match answer.get("result") {
         Some(result) => Ok(result["structuredContent"].clone()),

@@ -132,7 +132,7 @@ async fn carry(client: TcpStream, server: TcpStream, now: watch::Receiver<Weathe
     let chance = Arc::new(std::sync::Mutex::new(StdRng::seed_from_u64(seed)));
     let roll = move || {
         // Only this connection rolls, and a roll cannot panic.
-        chance.lock().map(|mut chance| chance.random()).unwrap_or(1.0_f64)
+        chance.lock().map_or(1.0_f64, |mut chance| chance.random())
     };
     let mut age = now.clone();
     let born = age.borrow_and_update().age;

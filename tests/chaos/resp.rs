@@ -110,13 +110,12 @@ pub(crate) async fn ask(port: u16, words: &[impl AsRef<[u8]>]) -> Outcome<Value>
 
 /// [`ask`], where an error of the server is one of the caller too.
 pub(crate) async fn tell(port: u16, words: &[impl AsRef<[u8]>]) -> Outcome<Value> {
-    match ask(port, words).await? {
-        Value::Error(why) => {
-            let command = words.first().map_or(&[][..], AsRef::as_ref);
-            Err(format!("{}: {why}", String::from_utf8_lossy(command)).into())
-        }
-        value => Ok(value),
+    let answer = ask(port, words).await?;
+    if let Value::Error(why) = answer {
+        let command = words.first().map_or(&[][..], AsRef::as_ref);
+        return Err(format!("{}: {why}", String::from_utf8_lossy(command)).into());
     }
+    Ok(answer)
 }
 
 #[cfg(test)]

@@ -46,6 +46,7 @@ const ALWAYS: Store = Store::Single(Keeps::Always);
 const NOTHING: Store = Store::Single(Keeps::Nothing);
 
 /// Every row of the matrix.
+#[expect(clippy::too_many_lines, reason = "one entry a row")]
 pub(crate) fn rows() -> Vec<Row> {
     let crew = Crew::default();
     let row = |name, what, store, fault| Row {

@@ -221,7 +221,7 @@ impl Snapshot {
 }
 
 fn hex(id: MessageId) -> String {
-    id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    id.to_string().replace('-', "")
 }
 
 /// One history under way.
