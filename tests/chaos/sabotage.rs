@@ -22,7 +22,9 @@ const LIBRARY: &str = include_str!("../../migrations/functions/mb1.lua");
 const POP: &str = "
 local function popping(keys, a)
   local answer = fetch(keys, a)
-  if answer[1] == 1 then ack({ keys[1], keys[2], keys[5] }, { answer[8], a[9], a[10], a[11] }) end
+  local kind, _, _, _, _, _, _, upto = struct.unpack('>BBdddddd', answer[1])
+  local options = struct.unpack(FETCH, a[1])
+  if kind == 1 then ack({ keys[1], keys[2], keys[5] }, { fmt(upto), fmt(options) }) end
   return answer
 end
 register('fetch', popping, 'allow-oom')";
@@ -33,7 +35,8 @@ local function early(keys, a)
   if unwritten then send(unwritten[1], unwritten[2]) end
   unwritten = { keys, a }
   local us, now = clock()
-  return { 0, a[1], 0, 0, 0, fmt(us), fmt(now + tonumber(a[7])), 'q', '' }
+  local _, _, ttl = struct.unpack(SEND, a[1])
+  return sent(0, string.sub(a[1], SEND_SIZE + 1, SEND_SIZE + 16), 0, 0, 0, us, now + ttl, 'q')
 end
 register('send', early)";
 

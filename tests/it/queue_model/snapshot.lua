@@ -24,8 +24,17 @@ for _, client in ipairs(ARGV) do
       local all = call('LRANGE', key, 0, -1)
       for i = 1, #all, 2 do say(message(client, 'q', '', all[i], all[i + 1])) end
     elseif part == 'm' then
-      local f = call('HMGET', key, 'b', 'lc', 'ln', 'lu', 'lt', 'lid')
-      say({ client, 'm', f[1] or '0', f[2] or '0', f[3] or '0', f[4] or '0', f[5] or '0', f[6] and '1' or '0' })
+      local f = call('HMGET', key, 'c', 'l')
+      local bytes, handed, n, till, top = 0, 0, 0, 0, 0
+      if f[1] then
+        local _
+        bytes, _, _, _, _, handed = struct.unpack('>dddddddB', f[1])
+      end
+      if f[2] then
+        local _
+        _, till, n, _, top = struct.unpack('>c16dI4dddB', f[2])
+      end
+      say({ client, 'm', number(bytes), number(handed), number(n), number(till), number(top), f[2] and '1' or '0' })
     elseif part == 'w' then
       local all = call('HGETALL', key)
       for i = 1, #all, 2 do
