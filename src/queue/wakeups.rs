@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,6 +24,8 @@ struct Entry {
     watchers: usize,
     /// Of them, those who only look.
     onlookers: usize,
+    /// Of the others, those who sleep now.
+    sleepers: Arc<AtomicUsize>,
 }
 
 impl Hub {
@@ -54,12 +59,14 @@ impl Hub {
             generation: watch::Sender::new(0),
             watchers: 0,
             onlookers: 0,
+            sleepers: Arc::default(),
         });
         entry.watchers += 1;
         entry.onlookers += usize::from(onlooker);
         let generation = entry.generation.subscribe();
+        let sleepers = Arc::clone(&entry.sleepers);
         drop(topics);
-        Wakeups { generation, hub: self.clone(), topic: name, onlooker, on_drop: None }
+        Wakeups { generation, sleepers, hub: self.clone(), topic: name, onlooker, on_drop: None }
     }
 
     /// Wakes whoever watches the topic. `true` if somebody does, which few care to know.
@@ -69,6 +76,14 @@ impl Hub {
         let Some(entry) = topics.get(topic) else { return false };
         entry.generation.send_modify(|generation| *generation += 1);
         true
+    }
+
+    /// [`wake`](Self::wake). `true` if somebody slept: who watches may also be awake, and look anyway.
+    #[must_use]
+    pub fn rouse(&self, topic: &str) -> bool {
+        let slept = |entry: &Entry| entry.sleepers.load(Ordering::Relaxed) > 0;
+        let slept = self.topics().get(topic).is_some_and(slept);
+        self.wake(topic) && slept
     }
 
     /// The topics watched now.
@@ -112,6 +127,7 @@ impl Hub {
 /// A watch on one topic. Dropping it ends it.
 pub struct Wakeups {
     generation: watch::Receiver<u64>,
+    sleepers: Arc<AtomicUsize>,
     hub: Hub,
     topic: Arc<str>,
     onlooker: bool,
@@ -131,6 +147,7 @@ impl Wakeups {
     /// # Cancel safety
     /// A wake-up is consumed only when this returns.
     pub async fn next(&mut self) {
+        let _asleep = (!self.onlooker).then(|| Asleep::among(&self.sleepers));
         if self.generation.changed().await.is_err() {
             // The hub holds the sender as long as we are registered; without it there is nothing to hear.
             std::future::pending::<()>().await;
@@ -140,6 +157,22 @@ impl Wakeups {
     /// [`next`](Self::next) for at most `within`. `false`: the time is over.
     pub async fn next_within(&mut self, within: Duration) -> bool {
         tokio::time::timeout(within, self.next()).await.is_ok()
+    }
+}
+
+/// Counts somebody as asleep for as long as it lives.
+struct Asleep<'a>(&'a AtomicUsize);
+
+impl<'a> Asleep<'a> {
+    fn among(sleepers: &'a AtomicUsize) -> Self {
+        sleepers.fetch_add(1, Ordering::Relaxed);
+        Self(sleepers)
+    }
+}
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -163,6 +196,17 @@ mod tests {
         assert!(hub.wake("q"));
         assert!(wakeups.next_within(Duration::from_secs(5)).await);
         assert!(!wakeups.next_within(Duration::from_millis(5)).await);
+    }
+
+    #[tokio::test]
+    async fn who_is_awake_was_not_roused() {
+        let hub = Hub::new();
+        let mut wakeups = hub.register("q");
+        assert!(!hub.rouse("q"), "it looks, and will look again");
+        assert!(wakeups.next_within(Duration::from_secs(5)).await);
+        let ((), roused) = tokio::join!(wakeups.next(), async { hub.rouse("q") });
+        assert!(roused, "it slept by then");
+        assert!(!hub.rouse("q") && !hub.rouse("nobody"));
     }
 
     #[tokio::test]

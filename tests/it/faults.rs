@@ -1,6 +1,12 @@
 //! Redis in trouble: nothing that was accepted is lost, nobody sleeps beside mail.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 use tokio::time::sleep;
@@ -133,6 +139,35 @@ async fn functions_that_redis_lost_are_loaded_again() {
     assert_eq!(redis.command(&["FUNCTION", "FLUSH", "SYNC"]), Reply::Text("OK".into()));
     alice.send("bob", "after").await;
     assert_eq!(one.agent("bob").texts(0).await, ["before", "after"]);
+}
+
+#[tokio::test]
+async fn functions_that_redis_loses_again_and_again_fail_nobody() {
+    let redis = RedisServer::start(Persistence::None);
+    let one = Replica::on(&redis.url()).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let flushing = std::thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            while !over.load(Ordering::SeqCst) {
+                redis.command(&["FUNCTION", "FLUSH", "SYNC"]);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            redis
+        }
+    });
+    let senders = (0..8).map(|number| {
+        let (alice, to) = (one.agent(&format!("alice-{number}")), format!("reader-{number}"));
+        async move {
+            for _ in 0..50 {
+                alice.send(&to, "through it all").await;
+            }
+        }
+    });
+    futures_util::future::join_all(senders).await;
+    over.store(true, Ordering::SeqCst);
+    let _redis = flushing.join().unwrap();
+    assert_eq!(one.agent("reader-7").texts(0).await, ["through it all"; 50]);
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 //! Ids are made here, so they are equal on both sides; stamps and times are the store's own and are
 //! left out of the comparison. At the end every accepted message must have come out.
 
+mod invariants;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,

@@ -2,7 +2,8 @@
 //!
 //! What it works around, each found by a test or a measurement: commands in flight must not be sent
 //! again by the client (it does not know which ones are safe), `FCALL` must be pipelined (so it goes
-//! as a custom command), a connection that swallows bytes is noticed only by an own PING.
+//! as a custom command), a connection that swallows bytes is noticed only by an own PING, a redirection
+//! of a cluster must not be followed by the client, and some errors end its task for good.
 
 use std::{
     sync::{
@@ -102,6 +103,8 @@ pub(super) struct Link {
 /// How often the connection is asked whether it is alive, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_WITHIN: Duration = Duration::from_millis(1500);
+/// A client that gave up is left alone for so long.
+const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How often a failing connection is reported.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
@@ -119,6 +122,9 @@ impl Link {
                 connection.connection_timeout = settings.connect_timeout;
                 connection.internal_command_timeout = settings.command_timeout;
                 connection.max_command_attempts = 1; // ours to repeat: see `call`
+                // Ours as well. To follow an ASK the client reads the next answer on the other connection,
+                // whosever it is, or, without attempts left, ends. A MOVED still renews its map of the slots.
+                connection.max_redirections = 0;
                 connection.max_command_buffer_len = 10_000;
                 connection.unresponsive = UnresponsiveConfig {
                     max_timeout: Some(Duration::from_secs(3)),
@@ -138,7 +144,7 @@ impl Link {
             .set_policy(ReconnectPolicy::new_exponential(0, 50, 1000, 2))
             .build()
             .map_err(|error| QueueError::Unavailable { detail: error.to_string() })?;
-        client.connect();
+        tasks.spawn(stay_connected(client.clone()));
         let link = Self { client, scripts, retry_for: settings.retry_for, metrics };
         tasks.spawn(watchdog(link.client.clone()));
         tasks.spawn(report(link.client.clone()));
@@ -156,7 +162,7 @@ impl Link {
         self.call_again(operation, slot, keys, args, |_args| {}).await
     }
 
-    /// [`call`](Self::call), with a word to the arguments before a repetition.
+    /// [`call`](Self::call), with a word to the arguments before a repetition of what may have happened.
     pub(super) async fn call_again(
         &self,
         operation: Operation,
@@ -178,26 +184,29 @@ impl Link {
                 Ok(value) => break Ok(value),
                 Err(error) => error,
             };
-            match reply::sort(&error) {
-                Failure::FunctionMissing if !loaded => {
-                    loaded = true;
-                    if let Err(error) = self.load().await {
-                        break Err(error);
-                    }
+            let (error, missing) = match reply::sort(&error) {
+                Failure::FunctionMissing => {
+                    (QueueError::Unavailable { detail: error.to_string() }, true)
                 }
-                Failure::NoFunctions if !self.scripts.swap(true, Ordering::Relaxed) => {}
-                Failure::FunctionMissing | Failure::NoFunctions => {
+                Failure::NoFunctions if !self.scripts.swap(true, Ordering::Relaxed) => continue,
+                Failure::NoFunctions => {
                     break Err(QueueError::Unavailable { detail: error.to_string() });
                 }
                 Failure::Final(error) => break Err(error),
-                Failure::Passing(error) => {
-                    if started.elapsed() + delay > self.retry_for {
-                        break Err(error);
-                    }
-                    tokio::time::sleep(delay).await;
-                    delay = (delay * 2).min(Duration::from_millis(500));
-                    repeat(&mut rest[2 + names..]);
+                Failure::Passing(error) => (error, false),
+            };
+            // What Redis has lost is loaded at once, and what it loses again in a while.
+            if !missing || std::mem::replace(&mut loaded, true) {
+                if started.elapsed() + delay > self.retry_for {
+                    break Err(error);
                 }
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(Duration::from_millis(500));
+            }
+            if !missing {
+                repeat(&mut rest[2 + names..]);
+            } else if let Err(error) = self.load().await {
+                break Err(error);
             }
         };
         self.metrics.redis_call(operation.name(), started.elapsed());
@@ -299,6 +308,25 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
+/// Connects, and again when the client gives up: some errors end its task whatever its policy says.
+/// Ends with its client.
+async fn stay_connected(client: Client) {
+    loop {
+        let ended = client.connect().await;
+        if client.state() == fred::types::ClientState::Disconnecting {
+            return;
+        }
+        tracing::warn!(cause = ?ended, "the client of Redis gave up: connecting anew");
+        tokio::time::sleep(CONNECT_AGAIN_AFTER).await;
+    }
+}
+
+/// Replaces the connections of a client.
+pub(super) async fn reconnect(client: &Client) {
+    // A client whose task has ended never answers this. An error means that it is reconnecting already.
+    let _ = tokio::time::timeout(PING_WITHIN, client.force_reconnection()).await;
+}
+
 /// Says why connecting fails (a wrong password, say), at most so often. Ends with its client.
 async fn report(client: Client) {
     let mut errors = client.error_rx();
@@ -336,8 +364,7 @@ async fn watchdog(client: Client) {
             Ok(Err(error)) if *error.kind() != ErrorKind::Timeout => {}
             Ok(Err(_)) | Err(_) => {
                 tracing::warn!("Redis does not answer: reconnecting");
-                // An error here means that it is reconnecting already.
-                let _ = client.force_reconnection().await;
+                reconnect(&client).await;
             }
         }
     }

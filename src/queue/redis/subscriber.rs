@@ -7,11 +7,8 @@
 //! of, and counts it.
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,6 +17,7 @@ use fred::{
     interfaces::{ClientLike, EventInterface, PubsubInterface},
     types::Value,
 };
+use futures_util::future::join_all;
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc, oneshot},
     time::Instant,
@@ -29,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     functions::Operation,
     keys::{self, InboxKeys},
-    link::Link,
+    link::{self, Link},
     reply,
 };
 use crate::{
@@ -45,6 +43,8 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
 /// How often a subscription is probed, and how long the probe may travel.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 const PROBE_WITHIN: Duration = Duration::from_millis(1500);
+/// Channels probed at a time in a cluster, where each slot may lose its subscription alone.
+const SHARDED_PROBES: usize = 8;
 /// How often everybody's mail is checked for a missed wake-up.
 const POLL_EVERY: Duration = Duration::from_secs(20);
 /// Waking everybody is spread over this long.
@@ -63,10 +63,12 @@ struct Bucket {
 }
 
 type Buckets = Arc<Mutex<HashMap<u8, Bucket>>>;
+/// Numbers of our own probes that came back.
+type Heard = Arc<Mutex<HashSet<u64>>>;
 
-fn lock(buckets: &Buckets) -> MutexGuard<'_, HashMap<u8, Bucket>> {
-    // A panic while the lock is held leaves the map whole: every change is one assignment.
-    buckets.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while the lock is held leaves the state whole: every change is one assignment.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The ear of a replica.
@@ -92,7 +94,7 @@ impl Subscriber {
     ) -> Self {
         let (hub, buckets) = (Hub::new(), Buckets::default());
         let (needs, inbox) = mpsc::unbounded_channel();
-        let heard = Arc::new(AtomicU64::new(0));
+        let heard = Heard::default();
         let keeper = Keeper {
             ear: ear.client.clone(),
             link,
@@ -102,6 +104,7 @@ impl Subscriber {
             heard: Arc::clone(&heard),
             metrics,
             waiting: Vec::new(),
+            probes: if sharded { SHARDED_PROBES } else { 1 },
             probed: 0,
             name: uuid::Uuid::now_v7().simple().to_string(),
         };
@@ -150,7 +153,7 @@ impl Subscriber {
 }
 
 /// Turns published messages into wake-ups.
-async fn listen(ear: Client, hub: Hub, heard: Arc<AtomicU64>, name: String) {
+async fn listen(ear: Client, hub: Hub, heard: Heard, name: String) {
     let mut messages = ear.message_rx();
     loop {
         match messages.recv().await {
@@ -159,7 +162,7 @@ async fn listen(ear: Client, hub: Hub, heard: Arc<AtomicU64>, name: String) {
                 let Some(topic) = keys::woken(payload) else { continue };
                 if let Some(probe) = topic.strip_prefix('p') {
                     if let Some(number) = probe.strip_prefix(&name).and_then(|n| n.parse().ok()) {
-                        heard.fetch_max(number, Ordering::Relaxed);
+                        lock(&heard).insert(number);
                     }
                 } else {
                     hub.wake(&topic);
@@ -194,9 +197,11 @@ struct Keeper {
     sharded: bool,
     hub: Hub,
     buckets: Buckets,
-    heard: Arc<AtomicU64>,
+    heard: Heard,
     metrics: Arc<Metrics>,
     waiting: Vec<Need>,
+    /// Channels that are probed at a time.
+    probes: usize,
     probed: u64,
     name: String,
 }
@@ -235,9 +240,12 @@ impl Keeper {
                     if self.subscribe().await {
                         self.wake_everybody(); // late subscriptions: something may have been missed
                     }
-                    self.probe().await;
+                    // The poll counts what nothing else can find: so first everything is probed.
+                    let poll = Instant::now() >= next_poll;
+                    let most = if poll && self.sharded { usize::MAX } else { self.probes };
+                    let hears = self.probe(most).await;
                     self.let_go().await;
-                    if Instant::now() >= next_poll {
+                    if poll && hears {
                         next_poll = Instant::now() + POLL_EVERY.mul_f64(rand::random_range(0.9..1.1));
                         self.poll().await;
                     }
@@ -332,41 +340,49 @@ impl Keeper {
         }
     }
 
-    /// Publishes to ourselves on one of our channels, in turn. Unheard: the ear is deaf.
-    async fn probe(&mut self) {
+    /// Publishes to ourselves on so many of our channels, in turn. `false`: one was not heard, and the
+    /// ear connects anew.
+    async fn probe(&mut self, most: usize) -> bool {
         let mut confirmed: Vec<u8> = {
             let buckets = lock(&self.buckets);
             buckets.iter().filter(|(_, b)| b.confirmed && b.watchers > 0).map(|(n, _)| *n).collect()
         };
         confirmed.sort_unstable();
-        if confirmed.is_empty() {
-            return;
+        let most = most.min(confirmed.len());
+        if most == 0 {
+            return true;
         }
-        self.probed += 1;
-        let turn = usize::try_from(self.probed).unwrap_or_default() % confirmed.len();
-        let channel = keys::channel(confirmed[turn]);
-        let payload = format!("p{}{}", self.name, self.probed);
-        let client = &self.link.client;
-        let published: Result<i64, _> = if self.sharded {
-            client.spublish(channel, payload).await
-        } else {
-            client.publish(channel, payload).await
-        };
-        if published.is_err() {
-            return; // the other connection is in trouble: it cannot tell
-        }
+        let first = usize::try_from(self.probed).unwrap_or_default() % confirmed.len();
+        let turn = confirmed.iter().cycle().skip(first).take(most);
+        let probes = turn.zip(self.probed + 1..).map(|(&bucket, number)| {
+            let (channel, payload) = (keys::channel(bucket), format!("p{}{number}", self.name));
+            let (client, sharded) = (&self.link.client, self.sharded);
+            async move {
+                let published: Result<i64, _> = if sharded {
+                    client.spublish(channel, payload).await
+                } else {
+                    client.publish(channel, payload).await
+                };
+                // On an error the other connection is in trouble: it cannot tell.
+                published.is_ok().then_some(number)
+            }
+        });
+        let published = join_all(probes).await;
+        self.probed += most as u64;
         let until = Instant::now() + PROBE_WITHIN;
-        while self.heard.load(Ordering::Relaxed) < self.probed {
+        let heard = |number: &u64| lock(&self.heard).contains(number);
+        while !published.iter().flatten().all(heard) {
             if Instant::now() > until {
                 tracing::warn!("a subscription is deaf: reconnecting");
                 self.metrics.deaf_subscription();
                 self.forget();
-                // An error here means that it is reconnecting already.
-                let _ = self.ear.force_reconnection().await;
-                return;
+                link::reconnect(&self.ear).await;
+                return false;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        lock(&self.heard).clear();
+        true
     }
 
     /// Wakes whoever should have been woken long ago, and counts it: the count must stay 0.
@@ -400,7 +416,7 @@ impl Keeper {
         for position in reply::Answer::new(late)?.rest() {
             let index = usize::try_from(reply::integer(&position)? - 1).unwrap_or(usize::MAX);
             if let Some((topic, ..)) = topics.get(index)
-                && self.hub.wake(topic)
+                && self.hub.rouse(topic)
             {
                 tracing::warn!("the safety poll found a missed wake-up");
                 self.metrics.missed_wakeup();

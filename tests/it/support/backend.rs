@@ -32,7 +32,7 @@ pub(crate) const LIMITS: Limits = Limits {
 pub(crate) struct Backend {
     pub(crate) queue: Arc<dyn QueueBackend>,
     time: Time,
-    _server: Option<RedisServer>,
+    server: Option<RedisServer>,
 }
 
 enum Time {
@@ -49,7 +49,7 @@ pub(crate) fn memory_backend() -> Backend {
 pub(crate) fn memory_backend_with(limits: Limits) -> Backend {
     let clock = ManualClock::new(1_700_000_000_000_000);
     let queue = Arc::new(MemoryQueue::new(limits, Arc::new(clock.clone())));
-    Backend { queue, time: Time::Manual(clock), _server: None }
+    Backend { queue, time: Time::Manual(clock), server: None }
 }
 
 /// The store in a Redis of its own, whose time passes as it does.
@@ -65,7 +65,7 @@ pub(crate) async fn redis_backend_with(limits: Limits) -> Backend {
     let store = RedisStore::start(settings, limits, metrics, TaskTracker::new()).unwrap();
     let queue = store.queue().unwrap();
     queue.prepare().await.unwrap();
-    Backend { queue: Arc::new(queue), time: Time::Real, _server: Some(server) }
+    Backend { queue: Arc::new(queue), time: Time::Real, server: Some(server) }
 }
 
 impl Deref for Backend {
@@ -94,6 +94,11 @@ impl Backend {
             Time::Manual(clock) => clock.advance(time),
             Time::Real => tokio::time::sleep(time).await,
         }
+    }
+
+    /// The Redis behind it.
+    pub(crate) fn redis(&self) -> &RedisServer {
+        self.server.as_ref().expect("a backend on Redis")
     }
 
     /// Sends what must be accepted.

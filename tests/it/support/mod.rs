@@ -15,7 +15,7 @@ pub(crate) use backend::{
 pub(crate) use listener::Listener;
 pub(crate) use people::{Draft, inbox, message, ms, secs, tenant};
 pub(crate) use proxy::{Proxy, Weather};
-pub(crate) use redis_server::{Persistence, RedisServer, Reply};
+pub(crate) use redis_server::{Persistence, RedisServer, Reply, Talk};
 pub(crate) use replica::{Agent, Replica, texts};
 pub(crate) use site::{Site, Store};
 

@@ -23,6 +23,7 @@ pub(crate) enum Persistence {
 /// A private server on a free port of 127.0.0.1, which ends with this value.
 pub(crate) struct RedisServer {
     port: u16,
+    port_word: String,
     persistence: Persistence,
     arguments: Vec<String>,
     dir: TempDir,
@@ -58,7 +59,8 @@ impl RedisServer {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let dir = tempfile::tempdir().unwrap();
             let arguments = arguments.clone();
-            let mut server = Self { port, persistence, arguments, dir, process: None };
+            let port_word = port.to_string();
+            let mut server = Self { port, port_word, persistence, arguments, dir, process: None };
             if server.run() {
                 return server;
             }
@@ -73,7 +75,7 @@ impl RedisServer {
             Persistence::AppendOnly => "yes",
         };
         let spawned = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--port", &self.port_word, "--bind", "127.0.0.1", "--save", ""])
             .args(["--appendonly", append, "--appendfsync", "always", "--dir"])
             .arg(self.dir.path())
             .args(&self.arguments)
@@ -90,7 +92,8 @@ impl RedisServer {
             if process.try_wait().unwrap().is_some() {
                 return false;
             }
-            if ask(self.port, &["PING"]).is_ok_and(|reply| reply == Reply::Text("PONG".into())) {
+            let answer = Talk::to(self.port).and_then(|mut talk| talk.ask(&["PING"]));
+            if answer.is_ok_and(|reply| reply == Reply::Text("PONG".into())) {
                 return true;
             }
             sleep(Duration::from_millis(5));
@@ -101,6 +104,11 @@ impl RedisServer {
     /// Where it listens.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its port, as a word of a command.
+    pub(crate) fn port(&self) -> &str {
+        &self.port_word
     }
 
     /// Ends it at once, as a crash would.
@@ -120,7 +128,12 @@ impl RedisServer {
 
     /// Says a command, on a connection of its own.
     pub(crate) fn command(&self, words: &[&str]) -> Reply {
-        ask(self.port, words).expect("an answer from redis-server")
+        self.talk().command(words)
+    }
+
+    /// A connection for many commands.
+    pub(crate) fn talk(&self) -> Talk {
+        Talk::to(self.port).expect("a connection to redis-server")
     }
 }
 
@@ -130,15 +143,30 @@ impl Drop for RedisServer {
     }
 }
 
-fn ask(port: u16, words: &[&str]) -> std::io::Result<Reply> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut request = format!("*{}\r\n", words.len());
-    for word in words {
-        write!(request, "${}\r\n{word}\r\n", word.len()).unwrap();
+/// A connection.
+pub(crate) struct Talk(BufReader<TcpStream>);
+
+impl Talk {
+    fn to(port: u16) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_nodelay(true)?;
+        Ok(Self(BufReader::new(stream)))
     }
-    stream.write_all(request.as_bytes())?;
-    read(&mut BufReader::new(stream))
+
+    fn ask(&mut self, words: &[&str]) -> std::io::Result<Reply> {
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            write!(request, "${}\r\n{word}\r\n", word.len()).unwrap();
+        }
+        self.0.get_mut().write_all(request.as_bytes())?;
+        read(&mut self.0)
+    }
+
+    /// Says a command.
+    pub(crate) fn command(&mut self, words: &[&str]) -> Reply {
+        self.ask(words).expect("an answer from redis-server")
+    }
 }
 
 fn read(stream: &mut impl BufRead) -> std::io::Result<Reply> {

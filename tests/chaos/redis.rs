@@ -1,0 +1,136 @@
+//! Real redis-server processes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    Outcome,
+    process::{self, Process},
+    resp::{self, Value},
+};
+
+/// What a server has on disk when it is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    Nothing,
+    /// An append-only file that is synchronized every second.
+    Everysec,
+    /// One that is synchronized before each answer.
+    Always,
+}
+
+/// A server on a free port of 127.0.0.1. Dropping it ends it.
+pub(crate) struct Server {
+    pub port: u16,
+    dir: PathBuf,
+    arguments: Vec<String>,
+    process: Option<Process>,
+}
+
+/// How long a server may take to answer after its start.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Server {
+    /// A server below `dir` that answers.
+    pub(crate) async fn start(dir: &Path, keeps: Keeps, more: &[&str]) -> Outcome<Self> {
+        let port = process::free_port()?;
+        let append = match keeps {
+            Keeps::Nothing => ["--appendonly", "no"].as_slice(),
+            Keeps::Everysec => &["--appendonly", "yes", "--appendfsync", "everysec"],
+            Keeps::Always => &["--appendonly", "yes", "--appendfsync", "always"],
+        };
+        let dir = dir.join(format!("redis-{port}"));
+        fs::create_dir_all(&dir)?;
+        let (port_word, dir_word) = (port.to_string(), dir.display().to_string());
+        let common =
+            ["--port", &port_word, "--bind", "127.0.0.1", "--save", "", "--dir", &dir_word];
+        let words = common.iter().chain(append).chain(more);
+        let arguments = words.map(|&word| word.to_owned()).collect();
+        Self::begin(port, dir, arguments).await
+    }
+
+    /// A Sentinel that watches the primary on this port. Two of them must agree that it is down.
+    pub(crate) async fn sentinel(dir: &Path, primary: u16) -> Outcome<Self> {
+        let port = process::free_port()?;
+        let dir = dir.join(format!("sentinel-{port}"));
+        fs::create_dir_all(&dir)?;
+        let config = dir.join("sentinel.conf");
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor mailbox 127.0.0.1 {primary} 2\n\
+             sentinel down-after-milliseconds mailbox 1000\nsentinel failover-timeout mailbox 5000\n",
+            dir.display()
+        );
+        fs::write(&config, text)?;
+        let arguments = vec![config.display().to_string(), "--sentinel".to_owned()];
+        Self::begin(port, dir, arguments).await
+    }
+
+    async fn begin(port: u16, dir: PathBuf, arguments: Vec<String>) -> Outcome<Self> {
+        let mut server = Self { port, dir, arguments, process: None };
+        server.restart().await?;
+        Ok(server)
+    }
+
+    /// Waits until it has the data of its primary.
+    pub(crate) async fn replicates(&self) -> Outcome<()> {
+        let up = |answer: &Value| answer.text().contains("master_link_status:up");
+        self.until(&["INFO", "replication"], up).await
+    }
+
+    /// Starts it (again), with what it has on disk.
+    pub(crate) async fn restart(&mut self) -> Outcome<()> {
+        self.kill();
+        let log = self.dir.join("log");
+        self.process = Some(Process::start(Path::new("redis-server"), &self.arguments, &log)?);
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            if resp::ask(self.port, &["PING"]).await.is_ok_and(|answer| answer.text() == "PONG") {
+                return Ok(());
+            }
+            if self.process.as_mut().is_none_or(Process::has_ended) || Instant::now() > patience {
+                return Err(format!("redis-server does not start: see {}", log.display()).into());
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Ends it at once, as a crash would.
+    pub(crate) fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Stops it in the middle of whatever it does, or lets it go on.
+    pub(crate) fn hang(&self, hangs: bool) -> Outcome<()> {
+        let process = self.process.as_ref().ok_or("it does not run")?;
+        process.signal(if hangs { "STOP" } else { "CONT" })
+    }
+
+    /// Says a command that must succeed.
+    pub(crate) async fn tell(&self, words: &[&str]) -> Outcome<Value> {
+        resp::tell(self.port, words).await
+    }
+
+    /// Waits until `condition` holds for what it answers to a command.
+    pub(crate) async fn until(
+        &self,
+        words: &[&str],
+        condition: impl Fn(&Value) -> bool,
+    ) -> Outcome<()> {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let answer = resp::ask(self.port, words).await;
+            if answer.as_ref().is_ok_and(&condition) {
+                return Ok(());
+            }
+            if Instant::now() > patience {
+                return Err(format!("{} still says {answer:?} to {words:?}", self.port).into());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
