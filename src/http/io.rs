@@ -7,12 +7,14 @@
 //!
 //! It went to somebody if the client had not ended its side before, and nothing came back that says
 //! otherwise. The kernel is asked for both, because tokio learns of them only when its driver has had
-//! a turn: a waiter that is woken for mail may run before that.
+//! a turn: a waiter that is woken for mail may run before that. A reset says otherwise unless the other
+//! side had acknowledged everything by then: load balancers end connections so when they have the answer.
 
 use std::{
     cell::{Cell, RefCell},
     io,
     mem::MaybeUninit,
+    os::fd::AsFd,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -26,7 +28,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::stop::Place;
+use super::{stop::Place, unacked::unacked};
 use crate::{mcp::Operation, messaging::Delivery};
 
 /// What is known of a connection. Shared by its socket and by the body that is being written.
@@ -138,10 +140,17 @@ impl TrackedIo {
         let state = &self.state;
         if state.verified.get() != state.flushes.get() && state.carries() {
             if !matches!(self.socket.take_error(), Ok(None)) {
-                state.broken.set(true);
+                self.broke();
             }
             state.verified.set(state.flushes.get());
             state.wake();
+        }
+    }
+
+    /// The connection broke, with or without something in flight.
+    fn broke(&self) {
+        if unacked(self.socket.as_fd()) != Some(0) {
+            self.state.broken.set(true);
         }
     }
 
@@ -204,7 +213,7 @@ impl AsyncRead for TrackedIo {
             Poll::Ready(Ok(())) if room > 0 && buf.filled().len() == before => {
                 self.state.ended.set(true);
             }
-            Poll::Ready(Err(_)) => self.state.broken.set(true),
+            Poll::Ready(Err(_)) => self.broke(),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         read

@@ -15,6 +15,7 @@ mod settle;
 mod sse;
 mod state;
 mod stop;
+mod unacked;
 
 use std::{
     collections::HashMap,

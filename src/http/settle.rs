@@ -77,6 +77,8 @@ impl LastChunk {
 impl Drop for LastChunk {
     fn drop(&mut self) {
         match &self.stage {
+            // The connection ended between the last byte and the end of the body.
+            Stage::Waiting(mark) if self.connection.has_written(*mark) => self.connection.settle(),
             Stage::Handed(_) | Stage::Waiting(_) => self.connection.give_back(),
             Stage::Ready { .. } | Stage::Done => {}
         }

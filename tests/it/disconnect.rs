@@ -48,6 +48,25 @@ async fn what_was_written_is_acknowledged_once_and_the_connection_goes_on() {
     house.close().await;
 }
 
+/// As HAProxy does with every connection that it needs no more.
+#[tokio::test]
+async fn a_client_that_has_all_and_resets_the_connection_has_it() {
+    let house = House::open();
+    for round in 1..=40 {
+        let arguments = if round % 2 == 0 { "{}" } else { r#"{"wait_ms":5000}"# };
+        let mut client = Client::connect(house.address).await;
+        house.store.put("mail");
+        client.send(&call("take", arguments)).await;
+        assert!(client.reply().await.body.contains("mail"));
+        client.socket.set_zero_linger().unwrap();
+        drop(client);
+        let settled = || house.store.count(Did::Acked) + house.store.count(Did::Released) == round;
+        eventually("settled", settled).await;
+    }
+    assert_eq!(house.store.count(Did::Released), 0);
+    house.close().await;
+}
+
 #[tokio::test]
 async fn a_client_that_hangs_up_while_it_waits_is_noticed_at_once() {
     let house = House::open();
