@@ -45,7 +45,7 @@ mod tests {
             std::thread::yield_now(); // a delayed acknowledgement comes within 40 ms
         }
         writer.set_nonblocking(true).unwrap();
-        while writer.write(&[0; 65_536]).is_ok() {}
+        while writer.write(&[0; 8192]).is_ok() {}
         assert!(unacked(writer.as_fd()).unwrap() > 0);
     }
 }
