@@ -48,7 +48,7 @@ async fn what_was_written_is_acknowledged_once_and_the_connection_goes_on() {
     house.close().await;
 }
 
-/// As HAProxy does with every connection that it needs no more.
+/// As `HAProxy` does with every connection that it needs no more.
 #[tokio::test]
 async fn a_client_that_has_all_and_resets_the_connection_has_it() {
     let house = House::open();
