@@ -92,17 +92,19 @@ pub(super) fn present<'de, D: Deserializer<'de>>(
 /// The body of a POST.
 #[derive(Debug)]
 pub(super) enum Body<'a> {
-    One(&'a [u8]),
+    One(&'a str),
     Batch(Vec<&'a RawValue>),
 }
 
 impl<'a> Body<'a> {
     /// Tells one message from a batch.
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, McpError> {
-        if bytes.trim_ascii_start().first() != Some(&b'[') {
-            return Ok(Self::One(bytes));
+        // JSON is UTF-8, also where nobody looks (RFC 8259, 8.1).
+        let text = std::str::from_utf8(bytes).map_err(|_| McpError::Parse)?;
+        if !text.trim_ascii_start().starts_with('[') {
+            return Ok(Self::One(text));
         }
-        let items: Vec<&RawValue> = serde_json::from_slice(bytes).map_err(|_| McpError::Parse)?;
+        let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| McpError::Parse)?;
         match items.len() {
             0 => Err(McpError::InvalidRequest("a batch needs at least one message")),
             1..=BATCH_LIMIT => Ok(Self::Batch(items)),
@@ -112,10 +114,10 @@ impl<'a> Body<'a> {
 }
 
 /// Reads one message.
-pub(super) fn read(bytes: &[u8]) -> Result<Message<'_>, Rejected<'_>> {
-    let envelope = match serde_json::from_slice::<Envelope<'_>>(bytes) {
+pub(super) fn read(text: &str) -> Result<Message<'_>, Rejected<'_>> {
+    let envelope = match serde_json::from_str::<Envelope<'_>>(text) {
         // serde would read an array as the fields in their order.
-        Ok(envelope) if bytes.trim_ascii_start().first() == Some(&b'{') => envelope,
+        Ok(envelope) if text.trim_ascii_start().starts_with('{') => envelope,
         Ok(_) => return Err(McpError::InvalidRequest("a message is a JSON object").into()),
         Err(error) if error.is_data() => {
             let why =
@@ -156,7 +158,7 @@ mod tests {
     use super::*;
 
     fn refused(body: &str) -> (Option<String>, McpError) {
-        let rejected = read(body.as_bytes()).unwrap_err();
+        let rejected = read(body).unwrap_err();
         (rejected.id.map(|id| id.as_json().to_owned()), rejected.error)
     }
 
@@ -164,7 +166,7 @@ mod tests {
     fn ids_keep_their_text() {
         for id in ["1", "\"a\\u00e4\"", "-7", "1.50", "12345678901234567890123", "\"\""] {
             let body = format!(r#"{{"jsonrpc":"2.0","id": {id} ,"method":"ping"}}"#);
-            let Ok(Message::Request(request)) = read(body.as_bytes()) else { panic!("{body}") };
+            let Ok(Message::Request(request)) = read(&body) else { panic!("{body}") };
             assert_eq!(request.id.as_json(), id);
         }
     }
@@ -204,11 +206,11 @@ mod tests {
 
     #[test]
     fn answers_of_clients_and_notifications_are_told_apart() {
-        let answer = br#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+        let answer = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
         assert!(matches!(read(answer), Ok(Message::Response { answer: Ok(_), .. })));
-        let error = br#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#;
+        let error = r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#;
         assert!(matches!(read(error), Ok(Message::Response { answer: Err(_), .. })));
-        let notice = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+        let notice = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
         assert!(matches!(read(notice), Ok(Message::Notification { .. })));
     }
 }

@@ -123,7 +123,7 @@ impl McpServer {
     #[must_use]
     pub fn receive(&self, headers: &Headers<'_>, body: &[u8]) -> Incoming {
         match Body::read(body) {
-            Ok(Body::One(bytes)) => self.one(headers, bytes),
+            Ok(Body::One(text)) => self.one(headers, text),
             Ok(Body::Batch(items)) => self.batch(headers, &items),
             Err(error) => refuse(self.begin(), None, &error, Era::Legacy),
         }
@@ -157,7 +157,7 @@ impl McpServer {
         }
         let mut todo = Vec::with_capacity(items.len());
         for item in items {
-            match self.one(headers, item.get().as_bytes()) {
+            match self.one(headers, item.get()) {
                 Incoming::Answer(Answer { session: Some(_), .. }) => {
                     let error = McpError::InvalidRequest("initialize must not be in a batch");
                     let body = result::error(Frame::default(), None, &error, Era::Legacy);
@@ -177,8 +177,8 @@ impl McpServer {
         Incoming::Batch(Batch { server: self.clone(), items: todo })
     }
 
-    fn one(&self, headers: &Headers<'_>, bytes: &[u8]) -> Incoming {
-        match jsonrpc::read(bytes) {
+    fn one(&self, headers: &Headers<'_>, text: &str) -> Incoming {
+        match jsonrpc::read(text) {
             Ok(Message::Request(request)) => self.request(headers, &request),
             Ok(Message::Notification { method, params }) => notified(headers, &method, params),
             Ok(Message::Response { id, answer }) => self.reply(headers, id, answer),

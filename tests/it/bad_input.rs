@@ -68,7 +68,10 @@ async fn what_is_no_message_is_refused_by_its_code() {
         b"\"arguments\":{\"sender_id\":\"a\",\"recipient_id\":\"b\",\"message\":\"gr\xfc\xdfe\"}}}",
     ]
     .concat();
+    let unread =
+        b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"comment\":\"gr\xfc\xdfe\"}".to_vec();
     for (body, code) in [
+        (unread, -32700),
         (bytes(""), -32700),
         (bytes("{"), -32700),
         (bytes("nonsense"), -32700),
