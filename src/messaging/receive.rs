@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     model::{ClientId, Inbox, Message},
-    queue::{Batch, FetchRequest, Fetched, LeaseId, Notice, Outcome, QueueError, Topic, Waiting},
+    queue::{Batch, FetchRequest, Fetched, LeaseId, Notice, Outcome, Topic, Waiting},
     telemetry::{MessageEvent, link_to},
 };
 
@@ -282,9 +282,7 @@ impl MessagingService {
         match try_join(self.queue.fetch(inbox, &fetch), given_up).await {
             Ok((fetched, given_up)) => Ok(Some((guard, fetched, given_up))),
             // A wait outlives trouble of the store: whoever waits has nothing to lose by it.
-            Err(QueueError::Unavailable { .. } | QueueError::Timeout)
-                if patient && !context.stop.is_cancelled() =>
-            {
+            Err(error) if error.is_passing() && patient && !context.stop.is_cancelled() => {
                 drop(guard);
                 tokio::time::sleep(STORE_PAUSE).await;
                 Ok(None)

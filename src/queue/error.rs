@@ -47,6 +47,18 @@ pub enum QueueError {
 }
 
 impl QueueError {
+    /// Whether the store is not there now: trying again may help, and the operation may have happened.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } | Self::Timeout => true,
+            Self::InboxFull { .. }
+            | Self::TooManyWaits { .. }
+            | Self::IdempotencyConflict { .. }
+            | Self::Contract { .. } => false,
+        }
+    }
+
     /// Label for metrics and logs: a closed set.
     #[must_use]
     pub fn label(&self) -> &'static str {

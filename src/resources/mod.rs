@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use crate::{
     dialogue::Completion,
     messaging::{CallContext, InboxWatch, MessagingError, MessagingService},
-    queue::QueueError,
 };
 
 /// One resource, or one template of resources.
@@ -173,11 +172,5 @@ fn sorted(error: MessagingError) -> ResourceError {
         | MessagingError::ForeignReceipt => return ResourceError::Internal,
     };
     tracing::error!(error.kind = cause.label(), error = %cause, "a resource was not read");
-    match cause {
-        QueueError::Unavailable { .. } | QueueError::Timeout => ResourceError::Unavailable,
-        QueueError::InboxFull { .. }
-        | QueueError::TooManyWaits { .. }
-        | QueueError::IdempotencyConflict { .. }
-        | QueueError::Contract { .. } => ResourceError::Internal,
-    }
+    if cause.is_passing() { ResourceError::Unavailable } else { ResourceError::Internal }
 }

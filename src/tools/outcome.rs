@@ -56,14 +56,8 @@ pub(super) fn log(cause: &QueueError) {
 }
 
 fn fault(cause: &QueueError) -> ToolError {
-    match cause {
-        QueueError::Unavailable { .. } | QueueError::Timeout => ToolError::Unavailable,
-        // The first three are refusals, which the mailbox never passes on as the store's.
-        QueueError::InboxFull { .. }
-        | QueueError::TooManyWaits { .. }
-        | QueueError::IdempotencyConflict { .. }
-        | QueueError::Contract { .. } => ToolError::Internal,
-    }
+    // Refusals of the store are the mailbox's own errors: it never passes them on as the store's.
+    if cause.is_passing() { ToolError::Unavailable } else { ToolError::Internal }
 }
 
 /// The outcome of a call that may have stopped early.
