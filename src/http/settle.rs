@@ -15,7 +15,7 @@ use crate::messaging::Delivery;
 /// The last chunk of a body, with what it carries.
 ///
 /// The body ends one round after the chunk was written, so that a connection that broke meanwhile is
-/// seen first. Dropped before its end, it gives the messages back.
+/// seen first. Dropped before it was written, it gives the messages back.
 pub(super) struct LastChunk {
     connection: Rc<Connection>,
     stage: Stage,

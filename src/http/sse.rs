@@ -103,7 +103,7 @@ impl Call {
                     && let Poll::Ready(Some(message)) = messages.poll_recv(cx)
                 {
                     waiting.finished = finished;
-                    return Poll::Ready(Some(framed(&message)));
+                    return Poll::Ready(Some(EVENT.around(&message)));
                 }
                 match finished {
                     Some(finished) => self.answer(*finished, cx),
@@ -147,13 +147,9 @@ impl Waiting {
         timer.as_mut().reset(Instant::now() + self.every);
         Poll::Ready(match &mut self.progress {
             None => COMMENT,
-            Some(progress) => framed(&progress.tick()),
+            Some(progress) => EVENT.around(&progress.tick()),
         })
     }
-}
-
-fn framed(message: &str) -> Bytes {
-    Bytes::from(format!("{}{message}{}", EVENT.before, EVENT.after))
 }
 
 impl MessageBody for Call {

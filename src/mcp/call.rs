@@ -38,6 +38,15 @@ pub struct Frame {
     pub after: &'static str,
 }
 
+impl Frame {
+    /// A message in the frame.
+    #[must_use]
+    pub fn around(self, message: &str) -> Bytes {
+        let Self { before, after } = self;
+        Bytes::from(format!("{before}{message}{after}"))
+    }
+}
+
 /// A request that has to be run, checked and not yet begun.
 pub struct PreparedCall {
     pub(super) server: McpServer,

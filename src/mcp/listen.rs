@@ -134,8 +134,7 @@ impl Subscription {
     pub fn messages(self, frame: Frame) -> impl Stream<Item = Bytes> {
         unfold(self, move |mut subscription| async move {
             let message = subscription.next().await?;
-            let framed = Bytes::from(format!("{}{message}{}", frame.before, frame.after));
-            Some((framed, subscription))
+            Some((frame.around(&message), subscription))
         })
     }
 
