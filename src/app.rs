@@ -5,6 +5,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -26,6 +27,7 @@ use crate::{
     },
     resources,
     telemetry::{self, LogFormat, Metrics, Telemetry, TelemetryError, TraceExport},
+    tls::{self, CertificateFiles, TlsError},
     tools,
 };
 
@@ -62,6 +64,14 @@ pub enum StartError {
     /// The store.
     #[error("{0}")]
     Store(#[from] QueueError),
+    /// A certificate or a key.
+    #[error("{keys}: {cause}")]
+    Tls {
+        /// The settings that name the files.
+        keys: &'static str,
+        /// What is wrong with them.
+        cause: TlsError,
+    },
     /// The operating system.
     #[error(transparent)]
     System(#[from] std::io::Error),
@@ -109,14 +119,14 @@ impl Store {
         config: &Config,
         metrics: &Arc<Metrics>,
         background: &TaskTracker,
-    ) -> Result<Self, QueueError> {
+    ) -> Result<Self, StartError> {
         let limits = queue_limits(config);
         Ok(match config.backend() {
             Backend::Memory => {
                 Self::Memory(Arc::new(MemoryQueue::new(limits, Arc::new(SystemClock))))
             }
             Backend::Redis => Self::Redis(RedisStore::start(
-                redis_settings(config),
+                redis_settings(config)?,
                 limits,
                 Arc::clone(metrics),
                 background.clone(),
@@ -142,13 +152,29 @@ fn queue_limits(config: &Config) -> queue::Limits {
     }
 }
 
-fn redis_settings(config: &Config) -> RedisSettings {
-    RedisSettings {
+fn redis_settings(config: &Config) -> Result<RedisSettings, StartError> {
+    let redis = &config.redis;
+    let tls = config.redis_tls().then(|| {
+        let authorities = (!redis.tls_ca_file.is_empty()).then(|| Path::new(&redis.tls_ca_file));
+        let own = certificate_files(&redis.tls_certificate_file, &redis.tls_key_file);
+        tls::client(authorities, own).map(Arc::new).map_err(|cause| StartError::Tls {
+            keys: "redis.tls_ca_file, redis.tls_certificate_file and redis.tls_key_file",
+            cause,
+        })
+    });
+    Ok(RedisSettings {
         url: config.redis.url.clone(),
+        tls: tls.transpose()?,
         connect_timeout: Duration::from_secs_f64(config.redis.connect_timeout_seconds),
         command_timeout: Duration::from_secs_f64(config.redis.command_timeout_seconds),
         retry_for: Duration::from_secs_f64(config.redis.retry_seconds),
-    }
+    })
+}
+
+/// The files, if they are named.
+fn certificate_files(certificate: &str, key: &str) -> Option<CertificateFiles> {
+    let files = CertificateFiles { certificate: certificate.into(), key: key.into() };
+    (!certificate.is_empty()).then_some(files)
 }
 
 fn rules(config: &Config) -> Rules {
@@ -172,7 +198,12 @@ fn rules(config: &Config) -> Rules {
     }
 }
 
-fn http_config(config: &Config) -> HttpConfig {
+fn http_config(config: &Config) -> Result<HttpConfig, StartError> {
+    let files = certificate_files(&config.http.tls_certificate_file, &config.http.tls_key_file);
+    let tls = files.map(tls::server).transpose().map_err(|cause| StartError::Tls {
+        keys: "http.tls_certificate_file and http.tls_key_file",
+        cause,
+    })?;
     let mut own = HttpConfig {
         body_limit: config.http.body_bytes,
         keep_alive: Duration::from_secs(config.http.keep_alive_seconds),
@@ -181,12 +212,13 @@ fn http_config(config: &Config) -> HttpConfig {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         },
+        tls: tls.map(Arc::new),
         ..HttpConfig::default()
     };
     own.max_connections = config.http.max_connections.div_ceil(own.workers);
     own.allowed_hosts.extend(config.http.allowed_hosts.iter().cloned());
     own.allowed_origins.extend(config.http.allowed_origins.iter().cloned());
-    own
+    Ok(own)
 }
 
 async fn run(config: &Config) -> Result<(), StartError> {
@@ -203,7 +235,7 @@ async fn run(config: &Config) -> Result<(), StartError> {
     }
     let waiters = Waiters::new(config.limits.replica_waiters);
     metrics.watch_waiters(&waiters.gauge());
-    let (rules, http_config) = (Arc::new(rules(config)), Arc::new(http_config(config)));
+    let (rules, http_config) = (Arc::new(rules(config)), Arc::new(http_config(config)?));
 
     let make_state = {
         let (store, metrics, stop) = (store.clone(), Arc::clone(&metrics), stop.clone());
@@ -293,13 +325,14 @@ fn announce(
     ops: Option<SocketAddr>,
     workers: usize,
 ) {
+    let scheme = if config.http.tls_certificate_file.is_empty() { "http" } else { "https" };
     if let Some(endpoint) = endpoint {
         tracing::info!(
             address = %endpoint,
             backend = match config.backend() { Backend::Memory => "memory", Backend::Redis => "redis" },
             workers,
             version = env!("CARGO_PKG_VERSION"),
-            "serving MCP at http://{endpoint}/mcp"
+            "serving MCP at {scheme}://{endpoint}/mcp"
         );
         if let Some(ops) = ops {
             tracing::info!(address = %ops, "serving metrics and probes");
@@ -359,7 +392,7 @@ pub fn migrate(config: &Config) -> Result<(), StartError> {
     runtime.block_on(async {
         let metrics = Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?;
         let store = RedisStore::start(
-            redis_settings(config),
+            redis_settings(config)?,
             queue_limits(config),
             Arc::new(metrics),
             TaskTracker::new(),
@@ -373,11 +406,12 @@ pub fn migrate(config: &Config) -> Result<(), StartError> {
 /// Prints the configuration in force, without secrets.
 ///
 /// # Errors
-/// The URL of Redis is none; the rest was checked when it was read.
+/// The URL of Redis is none, or a certificate is not usable; the rest was checked when it was read.
 pub fn check_config(config: &Config) -> Result<(), StartError> {
     if config.backend() == Backend::Redis {
-        redis_settings(config).check()?;
+        redis_settings(config)?.check()?;
     }
+    http_config(config)?;
     say(config.shown().trim_end());
     say("# usable");
     Ok(())

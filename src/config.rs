@@ -169,6 +169,12 @@ impl Config {
         }
     }
 
+    /// Whether Redis is spoken to by TLS.
+    #[must_use]
+    pub fn redis_tls(&self) -> bool {
+        rules::names_tls(&self.redis.url)
+    }
+
     /// Where to listen.
     ///
     /// # Errors
@@ -263,6 +269,25 @@ mod tests {
             (&[("MESSAGE_TTL_SECONDS", "0")], "messaging.ttl_seconds"),
             (&[("MCP_MESSAGING__MESSAGING__DEFAULT_WAIT_SECONDS", "999")], "default_wait_seconds"),
             (&[("MCP_MESSAGING__OPS__LISTEN", "9090")], "ops.listen"),
+            (&[("MCP_MESSAGING__HTTP__TLS_KEY_FILE", "k")], "http.tls_certificate_file"),
+            (
+                &[
+                    ("MCP_MESSAGING__HTTP__TLS_CERTIFICATE_FILE", "c"),
+                    ("MCP_MESSAGING__HTTP__TLS_KEY_FILE", "k"),
+                ],
+                "ops.listen",
+            ),
+            (
+                &[
+                    ("REDIS_URL", "rediss://r:1"),
+                    ("MCP_MESSAGING__REDIS__TLS_CERTIFICATE_FILE", "c"),
+                ],
+                "redis.tls_key_file",
+            ),
+            (
+                &[("REDIS_URL", "redis://r:1"), ("MCP_MESSAGING__REDIS__TLS_CA_FILE", "ca")],
+                "rediss://",
+            ),
         ] {
             let said = problem(variables);
             assert!(said.contains(culprit), "{variables:?}: {said}");

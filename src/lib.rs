@@ -21,4 +21,5 @@ pub mod prompts;
 pub mod queue;
 pub mod resources;
 pub mod telemetry;
+pub mod tls;
 pub mod tools;

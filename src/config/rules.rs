@@ -5,11 +5,23 @@ use super::{Config, ConfigError};
 /// What must hold, the key that it is about, and what to say if it does not.
 type Rule = (bool, &'static str, &'static str);
 
+/// Which protocol a URL names: the scheme without the kind of deployment.
+fn protocol(url: &str) -> String {
+    let mut scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
+    for kind in ["-cluster", "-sentinel"] {
+        scheme.truncate(scheme.strip_suffix(kind).unwrap_or(&scheme).len());
+    }
+    scheme
+}
+
 /// Whether a URL is one of a Redis; its client would take any.
 fn names_redis(url: &str) -> bool {
-    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
-    let kind = scheme.strip_suffix("-cluster").or(scheme.strip_suffix("-sentinel"));
-    ["redis", "rediss", "valkey", "valkeys"].contains(&kind.unwrap_or(&scheme))
+    ["redis", "rediss", "valkey", "valkeys"].contains(&protocol(url).as_str())
+}
+
+/// Whether a URL of Redis asks for TLS.
+pub(super) fn names_tls(url: &str) -> bool {
+    ["rediss", "valkeys"].contains(&protocol(url).as_str())
 }
 
 impl Config {
@@ -73,6 +85,34 @@ impl Config {
                 "must be positive, and at most 3600",
             ),
             (seconds(r.retry_seconds), "redis.retry_seconds", "must be positive, and at most 3600"),
+        ]
+    }
+
+    /// What must be said of certificates.
+    fn rules_of_tls(&self) -> [Rule; 4] {
+        let (h, r) = (&self.http, &self.redis);
+        [
+            (
+                h.tls_certificate_file.is_empty() == h.tls_key_file.is_empty(),
+                "http.tls_certificate_file",
+                "and http.tls_key_file must be set together",
+            ),
+            (
+                h.tls_certificate_file.is_empty() || !self.ops.listen.is_empty(),
+                "http.tls_certificate_file",
+                "needs ops.listen: probes and metrics are served without TLS, on an address of their own",
+            ),
+            (
+                r.tls_certificate_file.is_empty() == r.tls_key_file.is_empty(),
+                "redis.tls_certificate_file",
+                "and redis.tls_key_file must be set together",
+            ),
+            (
+                (r.tls_ca_file.is_empty() && r.tls_certificate_file.is_empty())
+                    || names_tls(&r.url),
+                "redis.tls_ca_file",
+                "and redis.tls_certificate_file need a redis.url (REDIS_URL) that begins with rediss://, rediss-cluster:// or rediss-sentinel://",
+            ),
         ]
     }
 
@@ -140,7 +180,7 @@ impl Config {
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         for (holds, key, problem) in
-            self.rules_of_values().into_iter().chain(self.rules_of_limits())
+            self.rules_of_values().into_iter().chain(self.rules_of_tls()).chain(self.rules_of_limits())
         {
             if !holds {
                 return Err(ConfigError::Rule { key, problem: problem.to_owned() });

@@ -17,6 +17,8 @@ pub struct Http {
     pub request_timeout_seconds: u64,
     pub max_connections: usize,
     pub shutdown_seconds: u64,
+    pub tls_certificate_file: String,
+    pub tls_key_file: String,
 }
 
 /// `[ops]`
@@ -50,6 +52,9 @@ pub struct Queue {
 pub struct Redis {
     #[serde(serialize_with = "without_secrets")]
     pub url: String,
+    pub tls_ca_file: String,
+    pub tls_certificate_file: String,
+    pub tls_key_file: String,
     pub connect_timeout_seconds: f64,
     pub command_timeout_seconds: f64,
     pub retry_seconds: f64,

@@ -13,7 +13,6 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    mem::MaybeUninit,
     os::fd::AsFd,
     pin::Pin,
     rc::Rc,
@@ -21,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::SockRef;
+use rustix::net::{RecvFlags, recv};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -105,6 +104,7 @@ pub(super) struct Mark(u64);
 /// The socket.
 pub(super) struct TrackedIo {
     socket: TcpStream,
+    encrypted: bool,
     state: Rc<Connection>,
     stall: Duration,
     blocked: Option<Box<Blocked>>,
@@ -119,8 +119,9 @@ struct Blocked {
 }
 
 impl TrackedIo {
-    pub(super) fn new(socket: TcpStream, stall: Duration, place: Place) -> Self {
-        Self { socket, state: Rc::default(), stall, blocked: None, _place: place }
+    /// `encrypted`: what passes are records of TLS.
+    pub(super) fn new(socket: TcpStream, encrypted: bool, stall: Duration, place: Place) -> Self {
+        Self { socket, encrypted, state: Rc::default(), stall, blocked: None, _place: place }
     }
 
     pub(super) fn state(&self) -> Rc<Connection> {
@@ -129,8 +130,13 @@ impl TrackedIo {
 
     /// Before messages are written: whether their client has ended its side.
     fn look_for_the_end(&self) {
-        let mut byte = [MaybeUninit::uninit()];
-        if matches!(SockRef::from(&self.socket).peek(&mut byte), Ok(0)) {
+        let mut head = [0; RECORD_HEAD];
+        let ended = match recv(&self.socket, &mut head, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((0, _)) => true,
+            Ok((read, _)) if self.encrypted => is_alert(&head[..read]),
+            Ok(_) | Err(_) => false,
+        };
+        if ended {
             self.state.ended.set(true);
         }
     }
@@ -198,6 +204,16 @@ impl TrackedIo {
         }
         written
     }
+}
+
+/// What a record of TLS begins with: its type, version and length.
+const RECORD_HEAD: usize = 5;
+
+/// Whether a record says that the other side ends (or why it cannot go on): an alert, which TLS 1.3
+/// disguises as data, of two bytes, the type and 16 bytes of authentication (RFC 8446, 5.2). An HTTP
+/// client has nothing else to say in two bytes.
+fn is_alert(head: &[u8]) -> bool {
+    matches!(head, [21, ..] | [23, 3, 3, 0, 19])
 }
 
 impl AsyncRead for TrackedIo {

@@ -16,6 +16,7 @@ mod sse;
 mod state;
 mod stop;
 mod unacked;
+mod wire;
 
 use std::{
     collections::HashMap,
@@ -35,8 +36,9 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
-use self::{io::TrackedIo, stop::Connections};
+use self::{io::TrackedIo, stop::Connections, wire::Wire};
 pub use self::{
     state::{HttpConfig, HttpState},
     stop::Stopper,
@@ -91,6 +93,8 @@ pub fn bind(address: SocketAddr, backlog: u32) -> Result<TcpListener> {
 
 /// Serves on `listeners`, and the probes on `ops_listener` if there is one, else on all of them.
 ///
+/// With [`HttpConfig::tls`] the endpoint speaks TLS; a listener for the probes alone never does.
+///
 /// `make_state` is called once per worker, in the worker's runtime. The server runs while it is
 /// awaited; [`Stopper::stop`] ends it.
 ///
@@ -113,6 +117,8 @@ pub fn serve(
     let public = listeners.into_iter().map(|listener| (listener, public));
     for (listener, routes) in public.chain(ops_listener.map(|listener| (listener, Routes::Ops))) {
         let (states, connections, config) = (states.clone(), connections.clone(), config.clone());
+        // Probes and metrics on a listener of their own are for the machine's own network.
+        let tls = config.tls.clone().filter(|_tls| routes != Routes::Ops).map(TlsAcceptor::from);
         builder = builder.listen("mcp-messaging", listener, move || {
             let state = states.get();
             let app = App::new()
@@ -127,20 +133,23 @@ pub fn serve(
                 .client_disconnect_timeout(config.client_disconnect_timeout)
                 // A client that hung up must not be served on: its messages would be lost.
                 .h1_allow_half_closed(false)
-                .on_connect_ext(|io: &TrackedIo, data| {
-                    data.insert(io.state());
+                .on_connect_ext(|io: &Wire, data| {
+                    data.insert(wire::state(io));
                 })
                 .finish(map_config(app.into_factory(), |()| AppConfig::default()));
             let (open, stall) = (connections.clone(), config.write_stall_timeout);
+            let (tls, patience) = (tls.clone(), config.client_request_timeout);
             fn_service(move |socket: TcpStream| {
-                let place = open.enter();
+                let (place, tls) = (open.enter(), tls.clone());
                 async move {
                     // Without this an answer written in two pieces waits for a delayed ACK.
                     if let Err(error) = socket.set_nodelay(true) {
                         tracing::debug!(error = %error, "setting TCP_NODELAY failed");
                     }
                     let peer = socket.peer_addr().ok();
-                    Ok((TrackedIo::new(socket, stall, place), Protocol::Http1, peer))
+                    let io = TrackedIo::new(socket, tls.is_some(), stall, place);
+                    let wire = wire::open(io, tls.as_ref(), patience).await?;
+                    Ok((wire, Protocol::Http1, peer))
                 }
             })
             .and_then(service)

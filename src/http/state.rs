@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::{mcp::McpServer, messaging::MessagingService, telemetry::Metrics};
@@ -31,6 +32,8 @@ pub struct HttpConfig {
     pub workers: usize,
     /// Most connections of one of them.
     pub max_connections: usize,
+    /// The endpoint is served by TLS.
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 impl Default for HttpConfig {
@@ -48,6 +51,7 @@ impl Default for HttpConfig {
             drain_timeout: Duration::from_millis(500),
             workers: 2,
             max_connections: 25_000,
+            tls: None,
         }
     }
 }

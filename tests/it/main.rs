@@ -23,6 +23,7 @@ mod replicas;
 mod resources;
 mod rmcp_client;
 mod secrets;
+mod tls;
 mod traces;
 mod upstream;
 mod wire;

@@ -19,10 +19,11 @@ use fred::{
     interfaces::{ClientLike, EventInterface, FunctionInterface},
     types::{
         Builder, ClusterHash, CustomCommand, InfoKind, RespVersion, Value,
-        config::{Config, ReconnectError, ReconnectPolicy, UnresponsiveConfig},
+        config::{Config, ReconnectError, ReconnectPolicy, TlsConnector, UnresponsiveConfig},
     },
 };
 use tokio::{sync::broadcast::error::RecvError, time::Instant};
+use tokio_rustls::rustls::ClientConfig;
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -36,6 +37,8 @@ use crate::{queue::QueueError, telemetry::Metrics};
 pub struct RedisSettings {
     /// `redis://`, `rediss://`, `redis-cluster://`, `redis-sentinel://`, with user, password, database.
     pub url: String,
+    /// How the URLs of TLS (`rediss://`) are spoken to; without it as the client library thinks best.
+    pub tls: Option<Arc<ClientConfig>>,
     /// One attempt to connect.
     pub connect_timeout: Duration,
     /// One attempt of a command.
@@ -48,6 +51,7 @@ impl Default for RedisSettings {
     fn default() -> Self {
         Self {
             url: "redis://127.0.0.1:6379".to_owned(),
+            tls: None,
             connect_timeout: Duration::from_secs(2),
             command_timeout: Duration::from_secs(2),
             retry_for: Duration::from_secs(3),
@@ -81,6 +85,9 @@ impl RedisSettings {
         })?;
         config.version = RespVersion::RESP3;
         config.fail_fast = false;
+        if let (Some(_), Some(tls)) = (&config.tls, &self.tls) {
+            config.tls = Some(TlsConnector::Rustls(Arc::clone(tls).into()).into());
+        }
         Ok(config)
     }
 

@@ -1,12 +1,14 @@
 //! An HTTP client of raw bytes.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
 };
+use tokio_rustls::{TlsConnector, client::TlsStream, rustls::ClientConfig};
+use tokio_util::either::Either;
 
 /// A request with the usual headers, `headers` (which may replace them) and a body.
 pub(crate) fn post(headers: &str, body: &str) -> String {
@@ -27,7 +29,7 @@ pub(crate) fn post(headers: &str, body: &str) -> String {
 }
 
 pub(crate) struct Client {
-    pub socket: TcpStream,
+    pub socket: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     read: Vec<u8>,
 }
 
@@ -59,18 +61,44 @@ impl Reply {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        Self { socket: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
+        Self::over(TcpStream::connect(address).await.unwrap(), None).await
     }
 
     /// A client whose kernel takes little that it does not read.
-    pub(crate) async fn connect_small(address: SocketAddr) -> Self {
+    pub(crate) async fn connect_small(address: SocketAddr, tls: Option<Arc<ClientConfig>>) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(256 * 1024).unwrap();
-        Self { socket: socket.connect(address).await.unwrap(), read: Vec::new() }
+        Self::over(socket.connect(address).await.unwrap(), tls).await
+    }
+
+    /// A client of TLS with a server at an address of this machine.
+    pub(crate) async fn connect_tls(address: SocketAddr, tls: Arc<ClientConfig>) -> Self {
+        Self::over(TcpStream::connect(address).await.unwrap(), Some(tls)).await
+    }
+
+    async fn over(tcp: TcpStream, tls: Option<Arc<ClientConfig>>) -> Self {
+        let socket = match tls {
+            None => Either::Left(tcp),
+            Some(tls) => {
+                let name = tcp.peer_addr().unwrap().ip().into();
+                let stream = TlsConnector::from(tls).connect(name, tcp).await.unwrap();
+                Either::Right(Box::new(stream))
+            }
+        };
+        Self { socket, read: Vec::new() }
+    }
+
+    /// The socket below.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        match &self.socket {
+            Either::Left(tcp) => tcp,
+            Either::Right(stream) => stream.get_ref().0,
+        }
     }
 
     pub(crate) async fn send(&mut self, request: &str) {
         self.socket.write_all(request.as_bytes()).await.unwrap();
+        self.socket.flush().await.unwrap();
     }
 
     async fn more(&mut self) -> bool {

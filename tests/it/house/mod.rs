@@ -13,9 +13,12 @@ use mcp_messaging::{
     mcp::{McpServer, Offer},
     messaging::{MessagingService, Rules, Waiters},
     telemetry::Metrics,
+    tls,
 };
+use tokio_rustls::rustls::ClientConfig;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::support::Authority;
 pub(crate) use client::{Client, Reply, post};
 pub(crate) use store::{Did, Store};
 
@@ -27,6 +30,29 @@ pub(crate) struct House {
     pub stop: CancellationToken,
     pub stopper: Stopper,
     tasks: TaskTracker,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+/// How a house is spoken to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Over {
+    Plain,
+    Tls,
+}
+
+impl Over {
+    pub(crate) fn open(self, config: &HttpConfig) -> House {
+        match self {
+            Self::Plain => House::with(config, false),
+            Self::Tls => {
+                let authority = Authority::new();
+                let tls = tls::server(authority.issue("127.0.0.1")).unwrap();
+                let config = HttpConfig { tls: Some(Arc::new(tls)), ..config.clone() };
+                let believes = tls::client(Some(&authority.file()), None).unwrap();
+                House { tls: Some(Arc::new(believes)), ..House::with(&config, false) }
+            }
+        }
+    }
 }
 
 pub(crate) fn quick() -> HttpConfig {
@@ -108,7 +134,20 @@ impl House {
             http::serve(vec![listener], ops_listener, config, make_state).unwrap();
         let tasks = TaskTracker::new();
         tasks.spawn(server);
-        Self { address, ops, store, stop, stopper, tasks }
+        Self { address, ops, store, stop, stopper, tasks, tls: None }
+    }
+
+    /// A connection, over TLS if the house speaks it.
+    pub(crate) async fn client(&self) -> Client {
+        match &self.tls {
+            Some(tls) => Client::connect_tls(self.address, Arc::clone(tls)).await,
+            None => Client::connect(self.address).await,
+        }
+    }
+
+    /// One whose kernel takes little that it does not read.
+    pub(crate) async fn small_client(&self) -> Client {
+        Client::connect_small(self.address, self.tls.clone()).await
     }
 
     /// Sends a whole request with a body and reads the whole response, which must be one by the schema.

@@ -1,6 +1,7 @@
 //! What the tests stand on.
 
 mod backend;
+mod certificates;
 mod listener;
 mod people;
 mod proxy;
@@ -8,6 +9,7 @@ mod redis_server;
 mod replica;
 mod site;
 
+pub(crate) use certificates::Authority;
 pub(crate) use backend::{
     Backend, LIMITS, anything, memory_backend, memory_backend_with, redis_backend,
     redis_backend_with, texts_of, wakes,

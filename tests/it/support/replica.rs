@@ -66,6 +66,15 @@ impl Replica {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits until its log holds this text.
+    pub(crate) async fn says(&self, text: &str) {
+        let patience = Instant::now() + Duration::from_secs(15);
+        while !self.log.lock().unwrap().contains(text) {
+            assert!(Instant::now() < patience, "not said: {text}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Waits until so many calls wait in it.
     pub(crate) async fn waiters(&self, count: usize) {
         let patience = Instant::now() + Duration::from_secs(10);
