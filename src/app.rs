@@ -17,7 +17,7 @@ use crate::{
     config::{Backend, Config, ConfigError},
     http::{self, HttpConfig, HttpState},
     mcp::{McpServer, Offer},
-    messaging::{MessagingService, Rules, Waiters},
+    messaging::{MessagingService, Rules, Waiters, keep_sampled, keep_watching_readiness},
     model::SystemClock,
     prompts,
     queue::{
@@ -85,8 +85,10 @@ pub enum StartError {
 /// # Errors
 /// It cannot start.
 pub fn serve(config: &Config) -> Result<(), StartError> {
-    let telemetry = Telemetry::start(&log_settings(config))?;
-    let served = actix_web::rt::System::new().block_on(run(config));
+    let metrics = Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?;
+    let metrics = Arc::new(metrics);
+    let telemetry = Telemetry::start(&log_settings(config), &metrics)?;
+    let served = actix_web::rt::System::new().block_on(run(config, metrics));
     telemetry.flush();
     served
 }
@@ -104,6 +106,7 @@ fn log_settings(config: &Config) -> telemetry::Settings {
             .as_ref()
             .map(|traces| if traces.grpc { TraceExport::Grpc } else { TraceExport::Http }),
         service_named: config.traces.as_ref().is_some_and(|traces| traces.service_named),
+        span_queue: config.traces.as_ref().map_or(0, |traces| traces.queue),
     }
 }
 
@@ -123,7 +126,8 @@ impl Store {
         let limits = queue_limits(config);
         Ok(match config.backend() {
             Backend::Memory => {
-                Self::Memory(Arc::new(MemoryQueue::new(limits, Arc::new(SystemClock))))
+                let queue = MemoryQueue::new(limits, Arc::new(SystemClock));
+                Self::Memory(Arc::new(queue.counting(Arc::clone(metrics))))
             }
             Backend::Redis => Self::Redis(RedisStore::start(
                 redis_settings(config)?,
@@ -221,11 +225,12 @@ fn http_config(config: &Config) -> Result<HttpConfig, StartError> {
     Ok(own)
 }
 
-async fn run(config: &Config) -> Result<(), StartError> {
+async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let metrics = Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?;
-    let metrics = Arc::new(metrics);
+    let running = metrics.running(config.backend().name());
+    running.map_err(|error| StartError::Metrics(error.to_string()))?;
+    note_limits(config, &metrics);
     let stop = CancellationToken::new();
     // What must be done before the process ends, and what ends with it.
     let (settling, background) = (TaskTracker::new(), TaskTracker::new());
@@ -233,6 +238,7 @@ async fn run(config: &Config) -> Result<(), StartError> {
     if let Store::Redis(store) = &store {
         background.spawn(prepare(store.queue()?));
     }
+    observe(config, &store, &metrics, &stop, &background)?;
     let waiters = Waiters::new(config.limits.replica_waiters);
     metrics.watch_waiters(&waiters.gauge());
     let (rules, http_config) = (Arc::new(rules(config)), Arc::new(http_config(config)?));
@@ -289,6 +295,7 @@ async fn run(config: &Config) -> Result<(), StartError> {
     let ops = ops_listener.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
     raise_file_limit(config.http.max_connections);
     let (server, stopper) = http::serve(listeners, ops_listener, &http_config, make_state)?;
+    metrics.watch_connections(&stopper.gauge());
     announce(config, endpoint, ops, http_config.workers);
     let server = actix_web::rt::spawn(server);
     tokio::select! {
@@ -318,6 +325,46 @@ async fn run(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
+/// What a panel compares its measurements with.
+fn note_limits(config: &Config, metrics: &Metrics) {
+    let limits = &config.limits;
+    for (limit, value) in [
+        ("connections", config.http.max_connections as u64),
+        ("replica_waiters", limits.replica_waiters as u64),
+        ("client_waits", limits.client_waits),
+        ("recipients", limits.recipients as u64),
+        ("message_bytes", limits.message_bytes as u64),
+        ("inbox_messages", limits.inbox_messages),
+        ("inbox_bytes", limits.inbox_bytes),
+        ("ledger_entries", limits.ledger_entries),
+    ] {
+        metrics.limit(limit, value);
+    }
+}
+
+/// Keeps what metrics say of the store and of readiness up to date. The queue is one of its own, so that
+/// nobody's call waits behind it.
+fn observe(
+    config: &Config,
+    store: &Store,
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
+    background: &TaskTracker,
+) -> Result<(), QueueError> {
+    let queue = store.queue()?;
+    let (ready_queue, ready_metrics) = (Arc::clone(&queue), Arc::clone(metrics));
+    background.spawn(keep_watching_readiness(ready_queue, ready_metrics, stop.clone()));
+    if config.ops.sample_seconds > 0 {
+        let every = Duration::from_secs(config.ops.sample_seconds);
+        let sampling = keep_sampled(queue, Arc::clone(metrics), Arc::new(SystemClock), every);
+        let stop = stop.clone();
+        background.spawn(async move {
+            let _never: Option<()> = stop.run_until_cancelled(sampling).await;
+        });
+    }
+    Ok(())
+}
+
 /// Says where it serves, and to whom.
 fn announce(
     config: &Config,
@@ -329,7 +376,7 @@ fn announce(
     if let Some(endpoint) = endpoint {
         tracing::info!(
             address = %endpoint,
-            backend = match config.backend() { Backend::Memory => "memory", Backend::Redis => "redis" },
+            backend = config.backend().name(),
             workers,
             version = env!("CARGO_PKG_VERSION"),
             "serving MCP at {scheme}://{endpoint}/mcp"

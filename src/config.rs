@@ -92,6 +92,17 @@ pub enum Backend {
     Redis,
 }
 
+impl Backend {
+    /// Its word in settings, logs and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Redis => "redis",
+        }
+    }
+}
+
 impl Config {
     /// Reads the configuration from the process' environment and, if given, a file. `overrides` are
     /// short names of the environment that the command line sets.

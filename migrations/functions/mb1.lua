@@ -1,5 +1,5 @@
 #!lua name=mb1
--- mb1: the mailbox, contract 1. rev: 3
+-- mb1: the mailbox, contract 1. rev: 4
 -- Every operation of the store is one of these functions, on the keys of one hash slot. They are
 -- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
 -- QueueBackend (src/queue/mod.rs).
@@ -7,11 +7,12 @@
 -- Redis does not roll back a function that fails half way. So every check runs before the first
 -- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
 -- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
-local REVISION = 3
+local REVISION = 4
 local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
 local DROP_MAX = 512       -- expired messages dropped from the head in one call
 local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
 local LEDGER_EVERY = 5000  -- ms: how often a sender's expired messages are looked up
+local OVERDUE = 10000      -- ms: a sender who has not come for so long is looked up by whoever counts
 local ASKED_MAX = 128      -- questions remembered as handed out
 local EXCEPTIONS_MAX = 1000
 -- Header flags: may have been received before; its sender waits for an answer; it names what it answers.
@@ -82,13 +83,24 @@ local function pack_lease(l)
   return struct.pack(LEASE, l.id, l.till, l.n, l.bytes, l.top, l.seen, l.busy)
 end
 local function running(l, now) return l ~= nil and l.till > now end
+-- Notes in the index of its bucket that an inbox is there, for as long as its hash lives.
+local function note(m, now, life)
+  local tag = string.find(m, '}', 7, true)
+  local index = string.sub(m, 1, tag + 1) .. 'i'
+  for _, gone in ipairs(call('ZRANGEBYSCORE', index, '-inf', fmt(now), 'LIMIT', 0, 16)) do call('ZREM', index, gone) end
+  call('ZADD', index, fmt(now + life), string.sub(m, tag + 2, -3))
+  outlive(index, life)
+end
 -- Writes the counters, with further fields, and keeps the hash alive: always at least `keep` after a
 -- write, rarely a command. -> whether its life was prolonged
 local function save(m, c, now, keep, ...)
   local prolong = c.k <= now
   if prolong then c.k = now + keep / 2 end
   call('HSET', m, 'c', pack_counters(c), ...)
-  if prolong then call('PEXPIRE', m, fmt(keep + keep / 2)) end
+  if prolong then
+    call('PEXPIRE', m, fmt(keep + keep / 2))
+    note(m, now, keep + keep / 2)
+  end
   return prolong
 end
 
@@ -762,9 +774,10 @@ local function peek(keys)
   return { call('LLEN', q) / 2 - gone, leased, head and floor((us - h_stamp(head)) / 1000) or -1, present, ms }
 end
 
--- Position of the oldest live message. Lives that do not differ end in the order of the queue.
-local function first_live(q, total, differ, now)
-  local low, high = 0, differ and min(total, DROP_MAX) or total
+-- Position of the oldest live message. Lives that do not differ end in the order of the queue; others
+-- are walked, as far as to the position `far`.
+local function first_live(q, total, differ, now, far)
+  local low, high = 0, differ and min(total, far) or total
   while low < high do
     local at = differ and low or floor((low + high) / 2)
     if h_exp(call('LINDEX', q, at * 2)) <= now then low = at + 1
@@ -784,7 +797,7 @@ local function browse(keys, a)
   local _, now = clock()
   local f = call('HMGET', m, 'c', 'l', 'wx')
   local c, l, total = counters(f[1]), lease_of(f[2]), call('LLEN', q) / 2
-  local first = first_live(q, total, c.mt == 1, now)
+  local first = first_live(q, total, c.mt == 1, now, DROP_MAX)
   local head, last = call('LINDEX', q, first * 2), call('LINDEX', q, -2)
   local leased = running(l, now) and max(0, l.n - first) or 0
   local due = leased > 0 and l.till - now or -1
@@ -806,6 +819,42 @@ local function browse(keys, a)
     i = i + 1
   end
   return res
+end
+
+-- hold: KEYS h  ARGV 1 who 2 ms -> 1 if it is who holds it, now for so long
+local function hold(keys, a)
+  local holder = call('GET', keys[1])
+  if holder and holder ~= a[1] then return 0 end
+  call('SET', keys[1], a[1], 'PX', a[2])
+  return 1
+end
+
+-- survey: KEYS i  ARGV 1 offset 2 how many inboxes 3 ms: seen since then is active
+-- -> {next offset or -1, messages, bytes, inboxes with messages, most messages of one, most bytes of one,
+--     age ms of the oldest, waiting, active, away, an owner who has long had something to look up, ...}
+local function survey(keys, a)
+  local us, now = clock()
+  local prefix, offset, many, recent = string.sub(keys[1], 1, -2), tonumber(a[1]), tonumber(a[2]), tonumber(a[3])
+  local inboxes = call('ZRANGEBYSCORE', keys[1], '(' .. fmt(now), '+inf', 'LIMIT', offset, many)
+  local messages, bytes, filled, most, heaviest, oldest, seen = 0, 0, 0, 0, 0, 0, { 0, 0, 0 }
+  local overdue = {}
+  for _, inbox in ipairs(inboxes) do
+    local q = prefix .. inbox .. ':q'
+    local f = call('HMGET', prefix .. inbox .. ':m', 'c', 'wu', 'sn', 'lx')
+    local c, total = counters(f[1]), call('LLEN', q) / 2
+    local live = total - first_live(q, total, c.mt == 1, now, 16)
+    if live > 0 then
+      messages, bytes, filled = messages + live, bytes + c.b, filled + 1
+      most, heaviest = max(most, live), max(heaviest, c.b)
+      oldest = max(oldest, us - h_stamp(call('LINDEX', q, (total - live) * 2)))
+    end
+    local present, ms = presence(f[2], f[3], now)
+    local state = present == 2 and 1 or present == 1 and (ms <= recent and 2 or 3)
+    if state then seen[state] = seen[state] + 1 end
+    if f[4] and tonumber(f[4]) + OVERDUE <= now then overdue[#overdue + 1] = inbox end
+  end
+  return { #inboxes == many and offset + many or -1, messages, bytes, filled, most, heaviest, floor(oldest / 1000),
+           seen[1], seen[2], seen[3], unpack(overdue) }
 end
 
 -- probe: KEYS two a topic: q m of an inbox, or w r of a reply. ARGV one a topic: '' or the wait
@@ -980,9 +1029,11 @@ register('fates', fates, 'allow-oom')
 register('ledger_add', ledger_add, 'allow-oom')
 register('ledger_settle', ledger_settle, 'allow-oom')
 register('cancel', cancel, 'allow-oom')
+register('hold', hold, 'allow-oom')
 register('peek', peek, 'no-writes')
 register('browse', browse, 'no-writes')
 register('probe', probe, 'no-writes')
+register('survey', survey, 'no-writes')
 register('ledger_list', ledger_list, 'no-writes')
 register('clients', clients, 'no-writes')
 register('cancelled', cancelled, 'no-writes')

@@ -26,7 +26,7 @@ pub(super) fn names_tls(url: &str) -> bool {
 
 impl Config {
     /// What each value must be by itself.
-    fn rules_of_values(&self) -> [Rule; 14] {
+    fn rules_of_values(&self) -> [Rule; 15] {
         let (l, h, r) = (&self.limits, &self.http, &self.redis);
         let one_of = |value: &str, words: &[&str]| words.contains(&value);
         let seconds = |value: f64| value.is_finite() && value > 0.0 && value <= 3600.0;
@@ -73,6 +73,7 @@ impl Config {
                 "must be between 1 and 60",
             ),
             (h.request_timeout_seconds > 0, "http.request_timeout_seconds", "must be positive"),
+            (self.ops.sample_seconds <= 3600, "ops.sample_seconds", "must be at most 3600"),
             (h.max_connections > 0, "http.max_connections", "must be positive"),
             (
                 seconds(r.connect_timeout_seconds),

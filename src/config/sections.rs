@@ -27,6 +27,7 @@ pub struct Http {
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Ops {
     pub listen: String,
+    pub sample_seconds: u64,
 }
 
 /// `[auth]`

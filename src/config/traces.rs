@@ -4,6 +4,9 @@ use std::collections::HashMap;
 
 use super::ConfigError;
 
+/// The queue of spans that OpenTelemetry's specification has by default.
+const QUEUE: usize = 2048;
+
 /// What the standard variables of OpenTelemetry say that concerns us; the exporter reads the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traces {
@@ -11,6 +14,8 @@ pub struct Traces {
     pub grpc: bool,
     /// `OTEL_SERVICE_NAME` is set.
     pub service_named: bool,
+    /// `OTEL_BSP_MAX_QUEUE_SIZE`: most spans that wait for their export.
+    pub queue: usize,
 }
 
 impl Traces {
@@ -35,6 +40,18 @@ impl Traces {
                 });
             }
         };
-        Ok(Some(Self { grpc, service_named: get("OTEL_SERVICE_NAME").is_some() }))
+        let queue = match get("OTEL_BSP_MAX_QUEUE_SIZE") {
+            None => QUEUE,
+            Some(size) => match size.parse() {
+                Ok(size) if size > 0 => size,
+                Ok(_) | Err(_) => {
+                    return Err(ConfigError::Rule {
+                        key: "OTEL_BSP_MAX_QUEUE_SIZE",
+                        problem: format!("is {size}; it must be a positive number"),
+                    });
+                }
+            },
+        };
+        Ok(Some(Self { grpc, service_named: get("OTEL_SERVICE_NAME").is_some(), queue }))
     }
 }

@@ -26,7 +26,10 @@ use super::{
     sse,
     state::{HttpConfig, HttpState},
 };
-use crate::mcp::{Answer, Field, Finished, Frame, Headers, Incoming, Lookup, Operation};
+use crate::{
+    mcp::{Answer, Field, Finished, Frame, Headers, Incoming, Lookup, Operation},
+    telemetry::{Metrics, Refusal as Reason},
+};
 
 static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 static METHOD: HeaderName = HeaderName::from_static("mcp-method");
@@ -39,14 +42,26 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 struct Refusal {
     status: StatusCode,
     text: String,
+    reason: Option<Reason>,
 }
 
 fn refusal(status: StatusCode, text: impl Into<String>) -> Refusal {
-    Refusal { status, text: text.into() }
+    let reason = match status {
+        StatusCode::METHOD_NOT_ALLOWED => Some(Reason::HttpMethod),
+        StatusCode::NOT_ACCEPTABLE => Some(Reason::NotAcceptable),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Some(Reason::ContentType),
+        StatusCode::PAYLOAD_TOO_LARGE => Some(Reason::BodyTooLarge),
+        StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT => Some(Reason::BodyIncomplete),
+        _ => None,
+    };
+    Refusal { status, text: text.into(), reason }
 }
 
 impl Refusal {
-    fn respond(self) -> HttpResponse {
+    fn respond(self, metrics: &Metrics) -> HttpResponse {
+        if let Some(reason) = self.reason {
+            metrics.refusal(reason);
+        }
         tracing::info!(http.status = self.status.as_u16(), "request refused");
         let error = json!({ "code": -32600, "message": self.text });
         let body = json!({ "jsonrpc": "2.0", "error": error }).to_string();
@@ -54,9 +69,9 @@ impl Refusal {
     }
 }
 
-pub(super) async fn method_not_allowed() -> Result<HttpResponse, Infallible> {
+pub(super) async fn method_not_allowed(state: Data<HttpState>) -> Result<HttpResponse, Infallible> {
     let text = "only POST is served here: there is no stream to GET and no session to DELETE";
-    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, text).respond();
+    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, text).respond(&state.metrics);
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
     Ok(response)
 }
@@ -68,7 +83,7 @@ pub(super) async fn post(
 ) -> Result<HttpResponse, Infallible> {
     Ok(match handle(&request, payload, &state).await {
         Ok(response) => response,
-        Err(refusal) => refusal.respond(),
+        Err(refusal) => refusal.respond(&state.metrics),
     })
 }
 
@@ -78,7 +93,11 @@ async fn handle(
     state: &HttpState,
 ) -> Result<HttpResponse, Refusal> {
     let headers = request.headers();
-    origin::check(headers, &state.config).map_err(|why| refusal(StatusCode::FORBIDDEN, why))?;
+    origin::check(headers, &state.config).map_err(|(reason, text)| Refusal {
+        status: StatusCode::FORBIDDEN,
+        text,
+        reason: Some(reason),
+    })?;
     check_content_type(headers)?;
     let accepted = Accepted::read(headers)?;
     let body = read(headers, payload, &state.config).await?;

@@ -6,20 +6,28 @@ use std::convert::Infallible;
 use actix_web::{HttpResponse, web::Data};
 
 use super::state::HttpState;
-use crate::messaging::MessagingError;
+use crate::telemetry::Readiness;
 
 pub(super) async fn livez() -> Result<HttpResponse, Infallible> {
     Ok(HttpResponse::Ok().body("ok"))
 }
 
+/// `ok`, or the reason that metrics have too, and what to do about it. The cause itself may name what is
+/// nobody else's business, and is in the log.
 pub(super) async fn readyz(state: Data<HttpState>) -> Result<HttpResponse, Infallible> {
-    if state.stop.is_cancelled() {
-        return Ok(HttpResponse::ServiceUnavailable().body("shutting down"));
-    }
-    Ok(match state.messaging.ready().await {
-        Ok(()) => HttpResponse::Ok().body("ok"),
-        Err(MessagingError::Queue(cause)) => HttpResponse::ServiceUnavailable().body(cause.label()),
-        Err(_) => HttpResponse::ServiceUnavailable().body("not ready"),
+    let now = if state.stop.is_cancelled() {
+        Readiness::Stopping
+    } else {
+        state.messaging.ready().await.map_or_else(|unready| unready.reason, |()| Readiness::Ok)
+    };
+    state.metrics.ready(now);
+    Ok(match now {
+        Readiness::Ok => HttpResponse::Ok().body("ok"),
+        reason => HttpResponse::ServiceUnavailable().body(format!(
+            "{}: {}",
+            reason.label(),
+            reason.remedy()
+        )),
     })
 }
 

@@ -3,16 +3,18 @@
 use actix_web::http::header::{HOST, HeaderMap, ORIGIN};
 
 use super::state::HttpConfig;
+use crate::telemetry::Refusal;
 
 /// Checks both headers; the error names the culprit and the remedy.
-pub(super) fn check(headers: &HeaderMap, config: &HttpConfig) -> Result<(), String> {
-    check_host(headers, config)?;
+pub(super) fn check(headers: &HeaderMap, config: &HttpConfig) -> Result<(), (Refusal, String)> {
+    check_host(headers, config).map_err(|why| (Refusal::Host, why))?;
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().unwrap_or("?");
     if origin.is_empty() || origin_allowed(origin, &config.allowed_origins) {
         return Ok(());
     }
-    Err(format!("origin {origin:?} is not allowed; add it to http.allowed_origins"))
+    let why = format!("origin {origin:?} is not allowed; add it to http.allowed_origins");
+    Err((Refusal::Origin, why))
 }
 
 /// Checks `Host` alone.

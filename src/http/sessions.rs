@@ -11,6 +11,7 @@ use crate::{
     messaging::{CallContext, MessagingError},
     model::{ClientId, Clock, SystemClock},
     queue::{ClientEntry, ClientQuery, InboxStat, Presence},
+    telemetry::Refusal,
 };
 
 /// Clients of one page of the directory.
@@ -27,6 +28,7 @@ pub(super) async fn get(
     state: Data<HttpState>,
 ) -> Result<HttpResponse, Infallible> {
     if let Err(why) = origin::check_host(request.headers(), &state.config) {
+        state.metrics.refusal(Refusal::Host);
         return Ok(HttpResponse::Forbidden().body(why));
     }
     Ok(match list(&state).await {

@@ -75,6 +75,12 @@ impl Stopper {
         self.handle.stop(self.open() == 0).await;
     }
 
+    /// The count of open connections, for a metric to read.
+    #[must_use]
+    pub fn gauge(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.connections.open)
+    }
+
     /// How many connections are open.
     #[must_use]
     pub fn open(&self) -> usize {

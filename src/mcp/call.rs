@@ -23,7 +23,7 @@ use crate::{
     prompts::{Prompt, PromptArguments},
     queue::CallKey,
     resources::Resource,
-    tools::{Arguments, Tool},
+    tools::{Arguments, Tool, ToolOutcome},
 };
 
 /// Most suggestions of one completion, by the protocol.
@@ -139,7 +139,15 @@ impl PreparedCall {
                 }
                 Ok(outcome) => match writer.tool(&outcome) {
                     Ok(body) => {
-                        let error = if outcome.is_error { "tool_error" } else { "" };
+                        if let Some(reason) = outcome.refusal {
+                            server.metrics().refusal(reason);
+                        }
+                        let error = match &outcome {
+                            // Its client reads a refusal; for the service it is a failure of its own.
+                            ToolOutcome { store_failed: true, .. } => "unavailable",
+                            ToolOutcome { is_error: true, .. } => "tool_error",
+                            ToolOutcome { .. } => "",
+                        };
                         let operation = Some(operation.finish(200, error));
                         return Finished {
                             status: 200,

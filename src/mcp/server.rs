@@ -110,6 +110,10 @@ impl McpServer {
         &self.parts.offer
     }
 
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.parts.metrics
+    }
+
     /// See [`result::info`].
     pub(super) fn info(&self) -> &str {
         &self.parts.info

@@ -98,6 +98,14 @@ impl MessagingService {
         request: AskRequest,
         context: &CallContext,
     ) -> Result<Asked, MessagingError> {
+        self.noted(self.ask_and_wait(request, context).await)
+    }
+
+    async fn ask_and_wait(
+        &self,
+        request: AskRequest,
+        context: &CallContext,
+    ) -> Result<Asked, MessagingError> {
         let wait = request.wait.unwrap_or(self.rules.default_wait);
         self.check_wait("timeout", wait)?;
         let deadline = Instant::now() + wait;

@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     model::{Inbox, MessageId},
     queue::{LeaseId, Notice, QueueBackend, Stamp},
-    telemetry::{MessageEvent, Metrics},
+    telemetry::{MessageEvent, Metrics, Returned},
 };
 
 /// What a response carries out of the mailbox. Say [`flushed`](Self::flushed) when its last byte was
@@ -85,13 +85,18 @@ impl Settler {
         });
     }
 
-    fn give_back(self, claims: Vec<Claim>) {
+    pub(super) fn give_back(self, claims: Vec<Claim>, why: Returned) {
         let tasks = self.tasks.clone();
         tasks.spawn(async move {
             for claim in claims {
                 let done = match &claim {
                     Claim::Lease { inbox, lease, .. } => {
-                        self.queue.release(inbox, *lease).await.map(|_held| ())
+                        let released = self.queue.release(inbox, *lease).await;
+                        released.map(|held| {
+                            if held {
+                                self.metrics.returned(why);
+                            }
+                        })
                     }
                     Claim::Reply { keep: true, .. } | Claim::Notices { .. } => Ok(()),
                     Claim::Reply { inbox, wait, keep: false } => {
@@ -152,7 +157,7 @@ impl Drop for Delivery {
     fn drop(&mut self) {
         let claims = std::mem::take(&mut self.claims);
         if !claims.is_empty() {
-            self.settler.clone().give_back(claims);
+            self.settler.clone().give_back(claims, Returned::Unwritten);
         }
     }
 }

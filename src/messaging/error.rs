@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{model::MessageId, queue::QueueError};
+use crate::{model::MessageId, queue::QueueError, telemetry::Refusal};
 
 /// Why the mailbox refused a call, or could not serve it ([`Queue`](Self::Queue)).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -100,6 +100,28 @@ pub enum MessagingError {
     /// The store failed. The cause is for the log.
     #[error(transparent)]
     Queue(QueueError),
+}
+
+impl MessagingError {
+    /// Which rule refused it. `None`: the store failed.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        Some(match self {
+            Self::EmptyMessage => Refusal::EmptyMessage,
+            Self::MessageTooLarge { .. } => Refusal::MessageTooLarge,
+            Self::NoRecipient => Refusal::NoRecipient,
+            Self::TooManyRecipients { .. } => Refusal::TooManyRecipients,
+            Self::TtlOutOfRange { .. } => Refusal::TtlOutOfRange,
+            Self::WaitOutOfRange { .. } => Refusal::WaitOutOfRange,
+            Self::InboxFull { .. } => Refusal::InboxFull,
+            Self::TooManyWaits { .. } => Refusal::TooManyWaits,
+            Self::ReplicaBusy { .. } => Refusal::ReplicaBusy,
+            Self::IdempotencyConflict { .. } => Refusal::IdempotencyConflict,
+            Self::InvalidReceipt => Refusal::InvalidReceipt,
+            Self::ForeignReceipt => Refusal::ForeignReceipt,
+            Self::Queue(_) => return None,
+        })
+    }
 }
 
 impl From<QueueError> for MessagingError {

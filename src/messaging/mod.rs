@@ -11,6 +11,7 @@ mod error;
 mod receipt;
 mod receive;
 mod rules;
+mod sampling;
 mod send;
 mod waiters;
 mod waiting;
@@ -26,6 +27,7 @@ pub use delivery::Delivery;
 pub use error::MessagingError;
 pub use receive::{Acknowledge, ReceiveRequest, Received, ReceivedWhy};
 pub use rules::Rules;
+pub use sampling::{keep_sampled, keep_watching_readiness};
 pub use send::{Parcel, Posted, Refusal, SendRequest, SendResult};
 pub use waiters::Waiters;
 pub use watch::InboxWatch;
@@ -33,7 +35,7 @@ pub use watch::InboxWatch;
 use crate::{
     dialogue::Exchange,
     model::{ClientId, Inbox, Tenant, TraceParent},
-    queue::{CallKey, QueueBackend, SessionKey},
+    queue::{CallKey, QueueBackend, SessionKey, Unready},
     telemetry::Metrics,
 };
 
@@ -111,8 +113,22 @@ impl MessagingService {
     /// Whether the store can be relied on now.
     ///
     /// # Errors
-    /// [`MessagingError::Queue`] says why not.
-    pub async fn ready(&self) -> Result<(), MessagingError> {
-        Ok(self.queue.ready().await?)
+    /// Why not.
+    pub async fn ready(&self) -> Result<(), Unready> {
+        self.queue.ready().await
+    }
+
+    /// Counts a refusal on its way out.
+    fn noted<T>(&self, result: Result<T, MessagingError>) -> Result<T, MessagingError> {
+        if let Err(error) = &result {
+            self.note_refusal(error);
+        }
+        result
+    }
+
+    fn note_refusal(&self, error: &MessagingError) {
+        if let Some(reason) = error.refusal() {
+            self.metrics.refusal(reason);
+        }
     }
 }

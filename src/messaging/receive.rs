@@ -14,7 +14,7 @@ use super::{
 use crate::{
     model::{ClientId, Inbox, Message},
     queue::{Batch, FetchRequest, Fetched, LeaseId, Notice, Outcome, Topic, Waiting},
-    telemetry::{MessageEvent, link_to},
+    telemetry::{MessageEvent, Returned, link_to},
 };
 
 /// How long a call that does not wait gives another reader's lease to end.
@@ -96,6 +96,7 @@ struct InFlight {
     life: Duration,
     waits: bool,
     armed: bool,
+    why: Returned,
 }
 
 impl InFlight {
@@ -110,7 +111,8 @@ impl Drop for InFlight {
             return;
         }
         let (inbox, lease, life) = (self.inbox.clone(), self.lease, self.life);
-        drop(self.settler.deliver(vec![Claim::Lease { inbox, lease, life, upto: None }]));
+        let claims = vec![Claim::Lease { inbox, lease, life, upto: None }];
+        self.settler.clone().give_back(claims, self.why);
         if self.waits {
             let (queue, inbox) = (Arc::clone(&self.settler.queue), self.inbox.clone());
             self.settler.tasks.spawn(async move {
@@ -131,6 +133,14 @@ impl MessagingService {
     /// # Cancel safety
     /// Dropping the future loses no message: what was handed out is given back.
     pub async fn receive(
+        &self,
+        request: ReceiveRequest,
+        context: &CallContext,
+    ) -> Result<Received, MessagingError> {
+        self.noted(self.acknowledge_and_take(request, context).await)
+    }
+
+    async fn acknowledge_and_take(
         &self,
         request: ReceiveRequest,
         context: &CallContext,
@@ -261,13 +271,14 @@ impl MessagingService {
             Acknowledge::Auto => self.rules.lease,
             Acknowledge::Manual => self.rules.manual_lease,
         };
-        let guard = InFlight {
+        let mut guard = InFlight {
             settler: self.settler(),
             inbox: inbox.clone(),
             lease: LeaseId::new(),
             life,
             waits: waiting.is_some(),
             armed: true,
+            why: Returned::GivenUp,
         };
         let fetch = FetchRequest {
             lease: guard.lease,
@@ -283,11 +294,15 @@ impl MessagingService {
             Ok((fetched, given_up)) => Ok(Some((guard, fetched, given_up))),
             // A wait outlives trouble of the store: whoever waits has nothing to lose by it.
             Err(error) if error.is_passing() && patient && !context.stop.is_cancelled() => {
+                guard.why = Returned::StoreFailed;
                 drop(guard);
                 tokio::time::sleep(STORE_PAUSE).await;
                 Ok(None)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                guard.why = Returned::StoreFailed;
+                Err(error.into())
+            }
         }
     }
 

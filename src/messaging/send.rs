@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::time::Instant;
 
 use super::{CallContext, Delivery, MessagingError, MessagingService, delivery::Claim};
 use crate::{
     model::{ClientId, Inbox, MessageId},
     queue::{IdempotencyKey, NewMessage, Notice, Sent, SentStatus},
-    telemetry::{MessageEvent, trace_of},
+    telemetry::{MessageEvent, SendOutcome, trace_of},
 };
 
 /// One send to one or more recipients.
@@ -74,6 +75,18 @@ impl MessagingService {
         request: SendRequest,
         context: &CallContext,
     ) -> Result<Posted, MessagingError> {
+        let posted = self.noted(self.post(request, context).await)?;
+        for refused in posted.results.iter().filter_map(|result| result.outcome.as_ref().err()) {
+            self.note_refusal(&refused.error);
+        }
+        Ok(posted)
+    }
+
+    async fn post(
+        &self,
+        request: SendRequest,
+        context: &CallContext,
+    ) -> Result<Posted, MessagingError> {
         if request.parcels.is_empty() {
             return Err(MessagingError::NoRecipient);
         }
@@ -114,7 +127,7 @@ impl MessagingService {
     /// Checks one message and gives it to the store.
     pub(super) async fn accept(&self, message: &NewMessage) -> Result<Sent, MessagingError> {
         let accepted = match self.check_text(&message.text) {
-            Ok(()) => self.queue.send(message).await.map_err(MessagingError::from),
+            Ok(()) => self.store(message).await,
             Err(error) => Err(error),
         };
         match &accepted {
@@ -123,9 +136,22 @@ impl MessagingService {
                     self.metrics.messages(MessageEvent::Accepted, 1);
                 }
             }
+            Err(MessagingError::Queue(_)) => self.metrics.messages(MessageEvent::Failed, 1),
             Err(_) => self.metrics.messages(MessageEvent::Refused, 1),
         }
         accepted
+    }
+
+    async fn store(&self, message: &NewMessage) -> Result<Sent, MessagingError> {
+        let started = Instant::now();
+        let stored = self.queue.send(message).await.map_err(MessagingError::from);
+        let outcome = match &stored {
+            Ok(_) => SendOutcome::Accepted,
+            Err(MessagingError::Queue(_)) => SendOutcome::Failed,
+            Err(_) => SendOutcome::Refused,
+        };
+        self.metrics.send(outcome, started.elapsed());
+        stored
     }
 
     fn check_text(&self, text: &str) -> Result<(), MessagingError> {

@@ -110,6 +110,14 @@ impl MessagingService {
         client: &ClientId,
         context: &CallContext,
     ) -> Result<InboxWatch, MessagingError> {
+        self.noted(self.enter_watch(client, context).await)
+    }
+
+    async fn enter_watch(
+        &self,
+        client: &ClientId,
+        context: &CallContext,
+    ) -> Result<InboxWatch, MessagingError> {
         let (place, listening) = (self.waiters.enter()?, self.metrics.listening());
         let inbox = context.inbox(client);
         let told = match self.watches.join(&inbox) {

@@ -4,10 +4,12 @@ mod client_id;
 mod clock;
 mod inbox;
 mod message;
+mod survey;
 mod trace;
 
 pub use client_id::{ClientId, InvalidClientId};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use inbox::{Inbox, Tenant};
 pub use message::{InvalidMessageId, Message, MessageId, MessageState};
+pub use survey::Survey;
 pub use trace::TraceParent;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::MessageId;
+use crate::{model::MessageId, telemetry::Readiness};
 
 /// Why an operation of the port did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,4 +71,14 @@ impl QueueError {
             Self::Contract { .. } => "contract",
         }
     }
+}
+
+/// Why the store cannot be relied on now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+pub struct Unready {
+    /// In the words of `/readyz` and of metrics.
+    pub reason: Readiness,
+    /// For the log.
+    pub cause: QueueError,
 }

@@ -15,6 +15,7 @@ mod ledger;
 mod letter;
 mod mailbox;
 mod state;
+mod survey;
 mod waits;
 
 use std::{
@@ -29,9 +30,12 @@ use self::{directory::Directory, state::State};
 use super::{
     Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, FetchRequest, Fetched, Hub, InboxStat,
     LeaseId, LedgerEntry, Limits, NewMessage, Notice, Peek, Presence, Profile, QueueBackend,
-    QueueError, Sent, Stamp, Topic, WaitState, Wakeups,
+    QueueError, Sent, Stamp, Topic, Unready, WaitState, Wakeups,
 };
-use crate::model::{Clock, Inbox, MessageId, Tenant};
+use crate::{
+    model::{Clock, Inbox, MessageId, Survey, Tenant},
+    telemetry::Metrics,
+};
 
 /// How long the cancellation of a call is remembered.
 const CALL_LIFE: Duration = Duration::from_mins(1);
@@ -43,6 +47,7 @@ pub struct MemoryQueue {
     directory: Mutex<Directory>,
     calls: Mutex<Calls>,
     hub: Hub,
+    metrics: Option<Arc<Metrics>>,
 }
 
 /// Cancelled calls. All live equally long, so the oldest is always the first to go.
@@ -75,15 +80,26 @@ impl MemoryQueue {
             directory: Mutex::default(),
             calls: Mutex::default(),
             hub: Hub::new(),
+            metrics: None,
         }
+    }
+
+    /// The same, counting what expires.
+    #[must_use]
+    pub fn counting(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = Some(metrics);
+        self
     }
 
     /// Works on the mail, then wakes whom that concerns.
     fn mail<T>(&self, work: impl FnOnce(&mut State, u64) -> T) -> T {
         let mut state = lock(&self.state);
         let out = work(&mut state, self.clock.now_us());
-        let wakes = state.take_wakes();
+        let (wakes, expired) = (state.take_wakes(), state.take_expired());
         drop(state);
+        if let Some(metrics) = &self.metrics {
+            metrics.found_expired(expired);
+        }
         for topic in wakes {
             self.wake(&topic);
         }
@@ -254,7 +270,11 @@ impl QueueBackend for MemoryQueue {
         Ok(calls.until_us.get(call).is_some_and(|&until_us| until_us > now_us))
     }
 
-    async fn ready(&self) -> Result<(), QueueError> {
+    async fn survey(&self, _lease: Duration) -> Result<Option<Survey>, QueueError> {
+        Ok(Some(self.mail(State::survey)))
+    }
+
+    async fn ready(&self) -> Result<(), Unready> {
         Ok(())
     }
 }

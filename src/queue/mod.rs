@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use error::QueueError;
+pub use error::{QueueError, Unready};
 pub use types::{
     Arrivals, Batch, Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor,
     FetchRequest, Fetched, IdempotencyKey, InboxStat, LeaseId, LedgerEntry, Limits, NewMessage,
@@ -26,7 +26,7 @@ pub use types::{
 };
 pub use wakeups::{Hub, Wakeups};
 
-use crate::model::{Inbox, MessageId, Tenant};
+use crate::model::{Inbox, MessageId, Survey, Tenant};
 
 /// The store of inboxes, leases, open waits, ledgers and the directory.
 ///
@@ -154,6 +154,13 @@ pub trait QueueBackend: Send + Sync {
     /// Whether [`cancel_call`](Self::cancel_call) was said of it.
     async fn call_cancelled(&self, call: &CallKey) -> Result<bool, QueueError>;
 
+    /// Counts what lies in all inboxes of all tenants. Of the processes on one store one does it: who is
+    /// the first to ask, for as long as it asks again within `lease`. `None`: another one does.
+    ///
+    /// The store is walked in small steps with long pauses, so it may take long. What changes meanwhile
+    /// may be counted or not.
+    async fn survey(&self, lease: Duration) -> Result<Option<Survey>, QueueError>;
+
     /// Whether the store can be relied on now, for `/readyz`.
-    async fn ready(&self) -> Result<(), QueueError>;
+    async fn ready(&self) -> Result<(), Unready>;
 }

@@ -2,9 +2,13 @@
 
 use std::{io::IsTerminal, time::Duration};
 
-use opentelemetry::trace::TracerProvider;
+use opentelemetry::{KeyValue, trace::TracerProvider};
 use opentelemetry_otlp::SpanExporter;
-use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use opentelemetry_sdk::{
+    Resource,
+    resource::{EnvResourceDetector, SdkProvidedResourceDetector, TelemetryResourceDetector},
+    trace::SdkTracerProvider,
+};
 use tokio::runtime::Runtime;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
@@ -13,7 +17,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::{json_lines::JsonLines, spans};
+use super::{exporting, json_lines::JsonLines, metrics::Metrics, spans};
 
 /// How long the last spans may take to leave at shutdown.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
@@ -49,6 +53,8 @@ pub struct Settings {
     pub traces: Option<TraceExport>,
     /// `OTEL_SERVICE_NAME` names the service; otherwise it is `mcp-messaging`.
     pub service_named: bool,
+    /// Most spans that wait for their export.
+    pub span_queue: usize,
 }
 
 /// Why it cannot be set up.
@@ -77,7 +83,7 @@ impl Telemetry {
     ///
     /// # Errors
     /// [`TelemetryError`] names the setting.
-    pub fn start(settings: &Settings) -> Result<Self, TelemetryError> {
+    pub fn start(settings: &Settings, metrics: &Metrics) -> Result<Self, TelemetryError> {
         // Spans are for the collector: a log line says what it says by itself.
         let filter = EnvFilter::builder()
             .with_default_directive(LevelFilter::INFO.into())
@@ -101,7 +107,7 @@ impl Telemetry {
         };
         let provider = {
             let _inside = grpc.as_ref().map(Runtime::enter);
-            settings.traces.map(|export| provider(export, settings.service_named)).transpose()?
+            settings.traces.map(|export| provider(export, settings, metrics)).transpose()?
         };
         let exporting = provider.as_ref().map(|provider| {
             tracing_opentelemetry::layer()
@@ -138,21 +144,37 @@ fn grpc_runtime() -> Result<Runtime, TelemetryError> {
         .map_err(|error| TelemetryError::Exporter(error.to_string()))
 }
 
-fn provider(export: TraceExport, named: bool) -> Result<SdkTracerProvider, TelemetryError> {
+fn provider(
+    export: TraceExport,
+    settings: &Settings,
+    metrics: &Metrics,
+) -> Result<SdkTracerProvider, TelemetryError> {
     let exporter = match export {
         TraceExport::Grpc => SpanExporter::builder().with_tonic().build(),
         TraceExport::Http => SpanExporter::builder().with_http().build(),
     };
     let exporter = exporter.map_err(|error| TelemetryError::Exporter(error.to_string()))?;
-    let resource =
-        Resource::builder() // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win
-            .with_attribute(opentelemetry::KeyValue::new(
-                "service.version",
-                env!("CARGO_PKG_VERSION"),
-            ));
-    let resource = if named { resource } else { resource.with_service_name("mcp-messaging") };
+    let dropped = metrics.spans_dropped();
     Ok(SdkTracerProvider::builder()
-        .with_batch_exporter(exporter)
-        .with_resource(resource.build())
+        .with_span_processor(exporting::counted(exporter, settings.span_queue, &dropped))
+        .with_resource(resource(settings.service_named))
         .build())
+}
+
+/// What the spans are of. Later detectors win: `OTEL_RESOURCE_ATTRIBUTES`, then `OTEL_SERVICE_NAME`.
+fn resource(service_named: bool) -> Resource {
+    let ours = [
+        KeyValue::new("service.name", "mcp-messaging"),
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        // Tells replicas apart, and one life of a replica from the next.
+        KeyValue::new("service.instance.id", uuid::Uuid::now_v7().to_string()),
+    ];
+    let mut resource = Resource::builder_empty()
+        .with_attributes(ours)
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_detector(Box::new(EnvResourceDetector::new()));
+    if service_named {
+        resource = resource.with_detector(Box::new(SdkProvidedResourceDetector));
+    }
+    resource.build()
 }

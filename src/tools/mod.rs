@@ -32,6 +32,7 @@ use serde_json::{Map, Value, value::RawValue};
 use crate::{
     dialogue::InputRequired,
     messaging::{CallContext, Delivery, MessagingService},
+    telemetry::Refusal,
 };
 
 /// The arguments of a call, as sent. Unknown ones are ignored.
@@ -85,6 +86,10 @@ pub struct ToolOutcome {
     pub delivery: Option<Delivery>,
     /// The call was cancelled by its client: nothing is to be written.
     pub cancelled: bool,
+    /// The store failed it: for its client a refusal like any other, and yet no fault of the client's.
+    pub store_failed: bool,
+    /// Why it was refused before the mailbox saw it.
+    pub refusal: Option<Refusal>,
 }
 
 /// A call came to nothing, and its model cannot mend it.

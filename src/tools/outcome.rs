@@ -6,6 +6,7 @@ use super::{ToolError, ToolOutcome, arguments::BadArgument};
 use crate::{
     messaging::{Delivery, MessagingError},
     queue::QueueError,
+    telemetry::Refusal,
 };
 
 /// Why a call ends without its answer.
@@ -13,6 +14,8 @@ use crate::{
 pub(super) enum Stop {
     /// The caller can mend it: why, without a full stop.
     Refused(String),
+    /// The same, of an argument.
+    BadArgument(String),
     /// The caller gave it up.
     Cancelled,
     /// The caller cannot mend it.
@@ -46,7 +49,7 @@ impl Stop {
 
 impl From<BadArgument> for Stop {
     fn from(bad: BadArgument) -> Self {
-        Self::Refused(bad.to_string())
+        Self::BadArgument(bad.to_string())
     }
 }
 
@@ -65,6 +68,9 @@ pub(super) fn settle(result: Result<ToolOutcome, Stop>) -> Result<ToolOutcome, T
     match result {
         Ok(outcome) => Ok(outcome),
         Err(Stop::Refused(why)) => Ok(ToolOutcome::refused(&why)),
+        Err(Stop::BadArgument(why)) => {
+            Ok(ToolOutcome { refusal: Some(Refusal::BadArgument), ..ToolOutcome::refused(&why) })
+        }
         Err(Stop::Cancelled) => Ok(ToolOutcome::cancelled()),
         Err(Stop::Failed(error)) => Err(error),
     }

@@ -146,7 +146,7 @@ mod tests {
 
     fn read(sent: &Value) -> Result<Vec<(String, String)>, String> {
         let parcels = parcels(sent.as_object().unwrap(), 100).map_err(|stop| match stop {
-            Stop::Refused(text) => text,
+            Stop::Refused(text) | Stop::BadArgument(text) => text,
             Stop::Cancelled | Stop::Failed(_) => unreachable!("arguments are the caller's"),
         })?;
         let pair = |parcel: Parcel| (parcel.recipient.expose().to_owned(), parcel.text);

@@ -9,13 +9,13 @@ use tokio_util::task::TaskTracker;
 use super::{ToolOutcome, ToolRegistry, registry};
 use crate::{
     messaging::{MessagingService, Refusal, Rules, SendResult, Waiters},
-    model::{ClientId, Inbox, Message, MessageId, Tenant},
+    model::{ClientId, Inbox, Message, MessageId, Survey, Tenant},
     queue::{
         Browsed, CallKey, ClientPage, ClientQuery, FetchRequest, Fetched, InboxStat, LeaseId,
         LedgerEntry, NewMessage, Notice, Peek, Presence, Profile, QueueBackend, QueueError, Sent,
-        SentStatus, Stamp, Topic, WaitState, Wakeups,
+        SentStatus, Stamp, Topic, Unready, WaitState, Wakeups,
     },
-    telemetry::Metrics,
+    telemetry::{Metrics, Readiness},
 };
 
 pub(super) fn id(text: &str) -> ClientId {
@@ -164,7 +164,10 @@ impl QueueBackend for Down {
     async fn call_cancelled(&self, _: &CallKey) -> Result<bool, QueueError> {
         down()
     }
-    async fn ready(&self) -> Result<(), QueueError> {
+    async fn survey(&self, _: Duration) -> Result<Option<Survey>, QueueError> {
         down()
+    }
+    async fn ready(&self) -> Result<(), Unready> {
+        down().map_err(|cause| Unready { reason: Readiness::Disconnected, cause })
     }
 }

@@ -116,6 +116,7 @@ fn render(posted: Posted, terms: Terms) -> Result<ToolOutcome, Stop> {
     let answer = Answer { results: &results, notices: views::all(&posted.notices) };
     let mut outcome = ToolOutcome::answer(text, &answer)?;
     outcome.is_error = send_results::none_accepted(&posted.results);
+    outcome.store_failed = send_results::store_failed(&posted.results);
     Ok(outcome.carrying(posted.delivery))
 }
 
@@ -161,7 +162,7 @@ mod tests {
         ] {
             let mut sent = json!({"sender_id": "a", "recipient_id": "b", "message": "hi"});
             sent.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-            let Err(Stop::Refused(why)) = read(&sent) else { panic!("{extra} is refused") };
+            let Err(Stop::BadArgument(why)) = read(&sent) else { panic!("{extra} is refused") };
             assert!(why.starts_with(start), "{why}");
         }
     }

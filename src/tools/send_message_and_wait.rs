@@ -226,7 +226,10 @@ mod tests {
         }
         for extra in [json!({"timeout": -1}), json!({"timeout": 301}), json!({"expectation": "x"})]
         {
-            assert!(matches!(read(&question(&extra), &samples::rules()), Err(Stop::Refused(_))));
+            assert!(matches!(
+                read(&question(&extra), &samples::rules()),
+                Err(Stop::BadArgument(_))
+            ));
         }
         assert!(!tool.may_wait(&question(&json!({"timeout": "soon"}))));
     }

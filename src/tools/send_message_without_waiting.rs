@@ -106,7 +106,7 @@ impl SendMessageWithoutWaiting {
             match self.messaging.receive(fetch, context).await.map_err(Stop::sort) {
                 Ok(received) => Some(received),
                 // Sent is sent: that must be told, and the mail can be fetched later.
-                Err(Stop::Refused(_) | Stop::Failed(_)) => None,
+                Err(Stop::Refused(_) | Stop::BadArgument(_) | Stop::Failed(_)) => None,
                 Err(Stop::Cancelled) => return Err(Stop::Cancelled),
             }
         };
@@ -135,6 +135,7 @@ fn render(
     let mail = received.as_ref().map(|received| get_messages::mail(sender, received));
     let mut outcome = ToolOutcome::answer(text, &Answer { results: &results, mail })?;
     outcome.is_error = nobody;
+    outcome.store_failed = send_results::store_failed(&posted.results);
     let fetched = received.and_then(|received| received.delivery);
     Ok(outcome.carrying(both(posted.delivery, fetched)))
 }

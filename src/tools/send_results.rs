@@ -8,7 +8,7 @@ use super::{markdown, outcome, views::PresenceView};
 use crate::{
     messaging::{MessagingError, Refusal, Rules, SendRequest, SendResult},
     model::{ClientId, MessageId, MessageState},
-    queue::{Sent, SentStatus},
+    queue::{QueueError, Sent, SentStatus},
 };
 
 /// What became of one message, for programs.
@@ -46,13 +46,21 @@ pub(super) fn none_accepted(results: &[SendResult]) -> bool {
     results.iter().all(|result| result.outcome.is_err())
 }
 
-/// What became of each message, for programs. A failure of the store is logged, once.
-pub(super) fn results(results: &[SendResult], terms: Terms) -> Vec<ResultView<'_>> {
-    let failure = results.iter().find_map(|result| match &result.outcome {
+/// Whether the store failed any of them.
+pub(super) fn store_failed(results: &[SendResult]) -> bool {
+    results.iter().any(|result| failure(result).is_some())
+}
+
+fn failure(SendResult { outcome, .. }: &SendResult) -> Option<&QueueError> {
+    match outcome {
         Err(Refusal { error: MessagingError::Queue(cause), .. }) => Some(cause),
         Err(_) | Ok(_) => None,
-    });
-    if let Some(cause) = failure {
+    }
+}
+
+/// What became of each message, for programs. A failure of the store is logged, once.
+pub(super) fn results(results: &[SendResult], terms: Terms) -> Vec<ResultView<'_>> {
+    if let Some(cause) = results.iter().find_map(failure) {
         outcome::log(cause);
     }
     results.iter().map(|result| view(result, terms)).collect()

@@ -137,3 +137,19 @@ async fn who_waits_is_woken_after_one_slot_of_many_has_moved() {
     // The slow poll found nothing: the loss of one subscription among many is noticed long before.
     assert_eq!(one.metric("mcp_messaging_missed_wakeups_total").await, 0);
 }
+
+#[tokio::test]
+async fn what_lies_in_a_cluster_is_counted_slot_by_slot() {
+    let cluster = Cluster::start();
+    let sampled = [("MCP_MESSAGING__OPS__SAMPLE_SECONDS", "1")];
+    let one = Replica::with(&cluster.url(), &sampled).await;
+    for number in 0..20 {
+        one.agent("alice").send(&format!("reader-{number}"), "x").await;
+    }
+    let patience = std::time::Instant::now() + Duration::from_secs(20);
+    let counted = async || one.get("/metrics").await.1;
+    while !counted().await.contains("mcp_messaging_queued_messages 20") {
+        assert!(std::time::Instant::now() < patience, "{}", counted().await);
+        sleep(Duration::from_millis(50)).await;
+    }
+}

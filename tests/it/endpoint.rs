@@ -91,11 +91,16 @@ async fn probes_say_whether_to_send_requests_and_metrics_hold_no_names_of_client
     assert_eq!(get(house.address, "/readyz").await.status, 200);
     house.store.down.store(true, Ordering::SeqCst);
     let reply = get(house.address, "/readyz").await;
-    assert_eq!((reply.status, reply.body.as_str()), (503, "unavailable"));
+    assert_eq!(reply.status, 503);
+    assert!(reply.body.starts_with("disconnected: not connected to Redis"), "{}", reply.body);
+    assert!(!reply.body.contains("secret"), "{}", reply.body);
+    let metrics = get(house.address, "/metrics").await.body;
+    assert!(metrics.contains("mcp_messaging_ready{reason=\"disconnected\"} 1"), "{metrics}");
+    assert!(metrics.contains("mcp_messaging_ready{reason=\"ok\"} 0"), "{metrics}");
     assert_eq!(get(house.address, "/livez").await.status, 200);
     house.stop.cancel();
     let reply = get(house.address, "/readyz").await;
-    assert_eq!((reply.status, reply.body.as_str()), (503, "shutting down"));
+    assert_eq!((reply.status, reply.body.as_str()), (503, "stopping: shutting down"));
     assert_eq!(get(house.address, "/livez").await.status, 200);
     house.close().await;
 }

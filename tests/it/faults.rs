@@ -245,7 +245,9 @@ async fn a_redis_that_evicts_is_not_ready_and_says_why() {
     let redis = RedisServer::start_with(Persistence::None, &["--maxmemory-policy", "volatile-lru"]);
     let one = Replica::start(&[("REDIS_URL", &redis.url())]);
     sleep(secs(1)).await;
-    assert_eq!(one.get("/readyz").await.0, 503);
+    let (status, said) = one.get("/readyz").await;
+    assert_eq!(status, 503);
+    assert!(said.contains("noeviction"), "{said}");
     redis.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     one.ready(secs(5)).await;
 }

@@ -16,6 +16,7 @@ mod house;
 mod layers;
 mod listen;
 mod listeners;
+mod metrics;
 mod offers;
 mod queue_contract;
 mod queue_model;

@@ -11,6 +11,7 @@ mod leases;
 mod ledger;
 mod limits;
 mod order;
+mod survey;
 mod waiting;
 mod waits;
 mod wakeups;

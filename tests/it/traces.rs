@@ -1,6 +1,7 @@
 //! Spans as a collector gets them: one trace from agent to agent.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader, Write},
     net::TcpListener,
     sync::{Arc, Mutex},
@@ -9,7 +10,7 @@ use std::{
 
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
-    trace::v1::{Span, status::StatusCode},
+    trace::v1::{ResourceSpans, Span, status::StatusCode},
 };
 use prost::Message;
 use serde_json::json;
@@ -20,6 +21,8 @@ use crate::support::{Persistence, RedisServer, Replica};
 struct Collector {
     port: u16,
     spans: Arc<Mutex<Vec<Span>>>,
+    /// `service.instance.id` of who sent them.
+    instances: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Collector {
@@ -28,13 +31,17 @@ impl Collector {
         let port = listener.local_addr().unwrap().port();
         let spans = Arc::<Mutex<Vec<Span>>>::default();
         let into = Arc::clone(&spans);
+        let instances = Arc::<Mutex<BTreeSet<String>>>::default();
+        let names = Arc::clone(&instances);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, into) = (stream.unwrap(), Arc::clone(&into));
+                let names = Arc::clone(&names);
                 std::thread::spawn(move || {
                     let mut stream = BufReader::new(stream);
                     while let Some(body) = body(&mut stream) {
                         let request = ExportTraceServiceRequest::decode(&*body).unwrap();
+                        names.lock().unwrap().extend(request.resource_spans.iter().map(instance));
                         let scopes = request.resource_spans.into_iter().flat_map(|r| r.scope_spans);
                         into.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));
                         let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -43,7 +50,7 @@ impl Collector {
                 });
             }
         });
-        Self { port, spans }
+        Self { port, spans, instances }
     }
 
     async fn spans(&self, count: usize) -> Vec<Span> {
@@ -57,6 +64,13 @@ impl Collector {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// Which process the spans are of.
+fn instance(spans: &ResourceSpans) -> String {
+    let attributes = &spans.resource.as_ref().expect("a resource").attributes;
+    let id = attributes.iter().find(|attribute| attribute.key == "service.instance.id");
+    format!("{:?}", id.expect("service.instance.id").value)
 }
 
 /// The body of the next request, if one comes.
@@ -110,8 +124,29 @@ async fn a_message_links_the_reader_to_its_sender_across_replicas() {
     let refused = sends.iter().find(|span| span.parent_span_id.is_empty()).expect("a refusal");
     let status = refused.status.as_ref().map(opentelemetry_proto::tonic::trace::v1::Status::code);
     assert_eq!(status, Some(StatusCode::Error));
+    assert_eq!(collector.instances.lock().unwrap().len(), 2, "two replicas are told apart");
     let told = format!("{spans:?}");
     for secret in ["alice", "bob", "\"hi\""] {
         assert!(!told.contains(secret), "a span says {secret}");
+    }
+}
+
+#[tokio::test]
+async fn spans_that_no_collector_takes_are_counted() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let endpoint = format!("http://{nobody}");
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "4"),
+    ];
+    let one = Replica::start(&variables);
+    for _ in 0..8 {
+        one.agent("alice").fetch(0).await;
+    }
+    let patience = Instant::now() + Duration::from_secs(20);
+    while one.metric("mcp_messaging_spans_dropped_total").await < 8 {
+        assert!(Instant::now() < patience, "not all of them are missed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

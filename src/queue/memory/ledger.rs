@@ -141,6 +141,11 @@ impl Ledger {
         self.checks.push(Reverse((at_us, key)));
     }
 
+    /// Whether a row is to be checked now.
+    pub(super) fn is_ripe(&self, now_us: u64) -> bool {
+        self.checks.peek().is_some_and(|&Reverse((at_us, _))| at_us <= now_us)
+    }
+
     /// Takes the rows that are to be checked now.
     pub(super) fn ripe(&mut self, now_us: u64) -> Vec<RowKey> {
         let mut ripe = Vec::new();
@@ -170,8 +175,9 @@ impl Ledger {
         self.rows.get(&key).is_some_and(|row| !row.settled())
     }
 
-    pub(super) fn expired(&mut self, key: RowKey) {
-        self.untold.insert(key);
+    /// Whether that was not known.
+    pub(super) fn expired(&mut self, key: RowKey) -> bool {
+        self.untold.insert(key)
     }
 
     /// A message counted as expired was acknowledged after all.

@@ -28,10 +28,12 @@ const WHEEL_STEPS: usize = 2;
 /// The mail of all clients.
 pub(super) struct State {
     limits: Limits,
-    mailboxes: HashMap<Arc<str>, Mailbox>,
+    pub(super) mailboxes: HashMap<Arc<str>, Mailbox>,
     /// Every mailbox once, in the order of the next visit.
     wheel: VecDeque<Arc<str>>,
-    wakes: Vec<Topic>,
+    pub(super) wakes: Vec<Topic>,
+    /// Messages found to have expired unread, and not yet counted.
+    expired: u64,
 }
 
 /// What a row of a ledger says now.
@@ -43,12 +45,23 @@ enum Verdict {
 
 impl State {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, mailboxes: HashMap::new(), wheel: VecDeque::new(), wakes: Vec::new() }
+        Self {
+            limits,
+            mailboxes: HashMap::new(),
+            wheel: VecDeque::new(),
+            wakes: Vec::new(),
+            expired: 0,
+        }
     }
 
     /// Whom to wake, once.
     pub(super) fn take_wakes(&mut self) -> Vec<Topic> {
         std::mem::take(&mut self.wakes)
+    }
+
+    /// How many were found since the last time.
+    pub(super) fn take_expired(&mut self) -> u64 {
+        std::mem::take(&mut self.expired)
     }
 
     fn get(&mut self, inbox: &Inbox) -> Option<&mut Mailbox> {
@@ -409,7 +422,7 @@ impl State {
 
     /// Finds messages of a sender that have expired. Whether it is to be told of any, and when to
     /// look again.
-    fn check_ledger(&mut self, sender: &Inbox, now_us: u64) -> (bool, Option<u64>) {
+    pub(super) fn check_ledger(&mut self, sender: &Inbox, now_us: u64) -> (bool, Option<u64>) {
         let Some(mailbox) = self.get(sender) else { return (false, None) };
         let ripe = mailbox.ledger.ripe(now_us);
         for key in ripe {
@@ -424,7 +437,9 @@ impl State {
         let Some(verdict) = row.map(|row| self.verdict(row, now_us)) else { return };
         let Some(mailbox) = self.get(sender) else { return };
         match verdict {
-            Verdict::Is(MessageState::Expired) => mailbox.ledger.expired(key),
+            Verdict::Is(MessageState::Expired) => {
+                self.expired += u64::from(mailbox.ledger.expired(key));
+            }
             Verdict::Is(MessageState::Acknowledged) => {
                 if let Some(row) = mailbox.ledger.get_mut(key) {
                     row.acknowledged = true;

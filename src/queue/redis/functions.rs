@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 const SOURCE: &str = include_str!("../../../migrations/functions/mb1.lua");
 
 /// The revision of [`SOURCE`]; a test holds it to the file.
-pub(super) const REVISION: i64 = 3;
+pub(super) const REVISION: i64 = 4;
 
 /// One function of the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +36,14 @@ pub(super) enum Operation {
     Clients,
     Cancel,
     Cancelled,
+    Hold,
+    Survey,
     Revision,
 }
 
 impl Operation {
-    const ALL: [Self; 23] = [
+    /// All of them, in the order of their declaration.
+    pub(super) const ALL: [Self; 25] = [
         Self::Send,
         Self::Fetch,
         Self::Ack,
@@ -63,6 +66,8 @@ impl Operation {
         Self::Clients,
         Self::Cancel,
         Self::Cancelled,
+        Self::Hold,
+        Self::Survey,
         Self::Revision,
     ];
 
@@ -91,6 +96,8 @@ impl Operation {
             Self::Clients => "mb1_clients",
             Self::Cancel => "mb1_cancel",
             Self::Cancelled => "mb1_cancelled",
+            Self::Hold => "mb1_hold",
+            Self::Survey => "mb1_survey",
             Self::Revision => "mb1_revision",
         }
     }

@@ -22,6 +22,16 @@ pub(super) fn channel(bucket: u8) -> String {
     format!("mb1:{{b{bucket}}}:ch")
 }
 
+/// The index of a bucket's inboxes.
+pub(super) fn index(bucket: u8) -> String {
+    format!("mb1:{{b{bucket}}}:i")
+}
+
+/// The key that says which process counts what lies in the store, and its slot.
+pub(super) fn surveyor() -> (String, u16) {
+    ("mb1:{survey}:h".to_owned(), slot_of("survey"))
+}
+
 /// The hash slot of a bucket in a Redis Cluster.
 pub(super) fn slot(bucket: u8) -> u16 {
     slot_of(&format!("b{bucket}"))

@@ -164,6 +164,8 @@ impl RedisQueue {
             Some(_) => OPEN,
         };
         self.settle(sender, entries.iter().map(|entry| (entry.id, stored(entry)))).await?;
+        let newly = |entry: &&Entry| entry.stored == OPEN && stored(entry) == EXPIRED_UNTOLD;
+        self.store.metrics.found_expired(entries.iter().filter(newly).count() as u64);
         let untold = entries.iter().filter(|entry| stored(entry) == EXPIRED_UNTOLD);
         let notices: Vec<_> = untold
             .map(|entry| Notice {

@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -30,7 +30,10 @@ use super::{
     functions::{self, Operation},
     reply::{self, Failure},
 };
-use crate::{queue::QueueError, telemetry::Metrics};
+use crate::{
+    queue::{QueueError, Unready},
+    telemetry::{Metrics, Readiness, RedisError},
+};
 
 /// How to reach Redis.
 #[derive(Clone)]
@@ -105,6 +108,8 @@ pub(super) struct Link {
     /// Attempts of an operation end after this.
     pub(super) retry_for: Duration,
     metrics: Arc<Metrics>,
+    /// Why the connection failed last.
+    trouble: Arc<Mutex<Option<RedisError>>>,
 }
 
 /// How often the connection is asked whether it is alive, and how long it may take to say so.
@@ -114,6 +119,16 @@ const PING_WITHIN: Duration = Duration::from_millis(1500);
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How often a failing connection is reported.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
+
+/// What an operator is told, and readiness is told by.
+const MAY_NOT_LOAD: &str =
+    "the Redis user may not load functions: run `mcp-messaging migrate` with one that may";
+const EVICTS: &str = "Redis evicts messages when memory is short";
+
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while the lock is held leaves the state whole: every change is one assignment.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Link {
     /// Connects in the background, for ever. `scripts` is shared by the links of a process: the
@@ -152,9 +167,14 @@ impl Link {
             .build()
             .map_err(|error| QueueError::Unavailable { detail: error.to_string() })?;
         tasks.spawn(stay_connected(client.clone()));
-        let link = Self { client, scripts, retry_for: settings.retry_for, metrics };
+        let trouble = Arc::default();
+        let link = Self { client, scripts, retry_for: settings.retry_for, metrics, trouble };
         tasks.spawn(watchdog(link.client.clone()));
-        tasks.spawn(report(link.client.clone()));
+        tasks.spawn(report(
+            link.client.clone(),
+            Arc::clone(&link.metrics),
+            Arc::clone(&link.trouble),
+        ));
         Ok(link)
     }
 
@@ -191,6 +211,9 @@ impl Link {
                 Ok(value) => break Ok(value),
                 Err(error) => error,
             };
+            if let Some(kind) = reply::kind(&error) {
+                self.metrics.redis_error(operation.name(), kind);
+            }
             let (error, missing) = match reply::sort(&error) {
                 Failure::FunctionMissing => {
                     (QueueError::Unavailable { detail: error.to_string() }, true)
@@ -210,6 +233,7 @@ impl Link {
                 tokio::time::sleep(delay).await;
                 delay = (delay * 2).min(Duration::from_millis(500));
             }
+            self.metrics.redis_retry();
             if !missing {
                 repeat(&mut rest[2 + names..]);
             } else if let Err(error) = self.load().await {
@@ -246,11 +270,51 @@ impl Link {
 
     /// Brings the library to our revision or leaves a newer one. Safe to call from many replicas.
     pub(super) async fn ensure(&self) -> Result<(), QueueError> {
-        match self.revision().await {
-            Ok(revision) if revision >= functions::REVISION => Ok(()),
-            Ok(_older) => self.load().await,
-            Err(error) => Err(error),
+        let revision = self.revision().await?;
+        if revision >= functions::REVISION {
+            self.metrics.function_revision(revision);
+            return Ok(());
         }
+        self.load().await?;
+        self.metrics.function_revision(functions::REVISION);
+        Ok(())
+    }
+
+    /// Whether Redis can be relied on now.
+    pub(super) async fn ready(&self) -> Result<(), Unready> {
+        let unready = |reason, cause| Unready { reason, cause };
+        if !self.client.is_connected() {
+            let reason = match *lock(&self.trouble) {
+                Some(RedisError::Denied) => Readiness::Denied,
+                Some(_) | None => Readiness::Disconnected,
+            };
+            let cause = QueueError::Unavailable { detail: "not connected".to_owned() };
+            return Err(unready(reason, cause));
+        }
+        if let Err(cause) = self.ensure().await {
+            let reason = match &cause {
+                QueueError::Timeout => Readiness::Timeout,
+                QueueError::Unavailable { detail } if detail == MAY_NOT_LOAD => {
+                    Readiness::FunctionsMissing
+                }
+                QueueError::Unavailable { detail } if detail.contains("NOPERM") => {
+                    Readiness::Denied
+                }
+                _ if !self.client.is_connected() => Readiness::Disconnected,
+                QueueError::Unavailable { .. }
+                | QueueError::Contract { .. }
+                | QueueError::InboxFull { .. }
+                | QueueError::TooManyWaits { .. }
+                | QueueError::IdempotencyConflict { .. } => Readiness::StoreFailed,
+            };
+            return Err(unready(reason, cause));
+        }
+        self.keeps_data().await.map_err(|cause| match &cause {
+            QueueError::Unavailable { detail } if detail.starts_with(EVICTS) => {
+                unready(Readiness::Evicts, cause)
+            }
+            _ => unready(Readiness::StoreFailed, cause),
+        })
     }
 
     /// The revision that is loaded (loading ours if there is none).
@@ -267,17 +331,18 @@ impl Link {
             self.client.function_load_cluster(true, functions::library()).await;
         match loaded {
             Ok(_) => Ok(()),
-            Err(error) if error.details().starts_with("NOPERM") => Err(QueueError::Unavailable {
-                detail: "the Redis user may not load functions: run `mcp-messaging migrate` with one that may"
-                    .to_owned(),
-            }),
+            Err(error) if error.details().starts_with("NOPERM") => {
+                Err(QueueError::Unavailable { detail: MAY_NOT_LOAD.to_owned() })
+            }
             Err(error) => match reply::sort(&error) {
                 Failure::NoFunctions => {
                     self.scripts.store(true, Ordering::Relaxed);
                     Ok(())
                 }
                 Failure::Final(error) | Failure::Passing(error) => Err(error),
-                Failure::FunctionMissing => Err(QueueError::Unavailable { detail: error.to_string() }),
+                Failure::FunctionMissing => {
+                    Err(QueueError::Unavailable { detail: error.to_string() })
+                }
             },
         }
     }
@@ -291,9 +356,7 @@ impl Link {
         };
         match field(&info, "maxmemory_policy") {
             Some(policy) if policy != "noeviction" => Err(QueueError::Unavailable {
-                detail: format!(
-                    "Redis evicts messages when memory is short (maxmemory-policy {policy}): set it to noeviction"
-                ),
+                detail: format!("{EVICTS} (maxmemory-policy {policy}): set it to noeviction"),
             }),
             _ => Ok(()),
         }
@@ -303,11 +366,6 @@ impl Link {
     pub(super) async fn persists(&self) -> Option<bool> {
         let info: String = self.client.info(Some(InfoKind::Persistence)).await.ok()?;
         field(&info, "aof_enabled").map(|enabled| enabled == "1")
-    }
-
-    /// Connected now?
-    pub(super) fn is_connected(&self) -> bool {
-        self.client.is_connected()
     }
 }
 
@@ -334,13 +392,16 @@ pub(super) async fn reconnect(client: &Client) {
     let _ = tokio::time::timeout(PING_WITHIN, client.force_reconnection()).await;
 }
 
-/// Says why connecting fails (a wrong password, say), at most so often. Ends with its client.
-async fn report(client: Client) {
+/// Notes why connecting fails (a wrong password, say), and says it at most so often. Ends with its client.
+async fn report(client: Client, metrics: Arc<Metrics>, trouble: Arc<Mutex<Option<RedisError>>>) {
     let mut errors = client.error_rx();
     let mut last: Option<Instant> = None;
     loop {
         match errors.recv().await {
             Ok((error, _server)) => {
+                let kind = reply::kind(&error).unwrap_or(RedisError::Other);
+                metrics.redis_error("connect", kind);
+                *lock(&trouble) = Some(kind);
                 if last.is_none_or(|at| at.elapsed() > REPORT_EVERY) {
                     last = Some(Instant::now());
                     tracing::warn!(error = %error, "the connection to Redis failed; trying again");

@@ -16,6 +16,7 @@ mod record;
 mod reply;
 mod send;
 mod subscriber;
+mod survey;
 
 use std::{
     collections::HashSet,
@@ -42,10 +43,10 @@ use self::{
 use super::{
     Batch, Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor, FetchRequest,
     Fetched, InboxStat, LeaseId, LedgerEntry, Limits, NewMessage, Notice, Outcome, Peek, Presence,
-    Profile, QueueBackend, QueueError, Sent, Stamp, Taken, Topic, WaitState, Wakeups,
+    Profile, QueueBackend, QueueError, Sent, Stamp, Taken, Topic, Unready, WaitState, Wakeups,
 };
 use crate::{
-    model::{ClientId, Inbox, MessageId, Tenant},
+    model::{ClientId, Inbox, MessageId, Survey, Tenant},
     telemetry::Metrics,
 };
 
@@ -65,6 +66,8 @@ pub struct RedisStore {
     subscriber: Arc<Subscriber>,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
+    /// Tells this process from others on the same Redis.
+    name: Arc<str>,
 }
 
 impl RedisStore {
@@ -80,12 +83,14 @@ impl RedisStore {
         tasks: TaskTracker,
     ) -> Result<Self, QueueError> {
         let clustered = settings.clustered()?;
+        metrics.redis_used(Operation::ALL.into_iter().map(Operation::name), functions::REVISION);
         let scripts = Arc::new(AtomicBool::new(false));
         let open = || Link::open(&settings, Arc::clone(&scripts), Arc::clone(&metrics), &tasks);
         let subscriber =
             Subscriber::start(open()?, open()?, clustered, Arc::clone(&metrics), &tasks);
         let subscriber = Arc::new(subscriber);
-        Ok(Self { settings, limits, clustered, scripts, subscriber, metrics, tasks })
+        let name = uuid::Uuid::now_v7().simple().to_string().into();
+        Ok(Self { settings, limits, clustered, scripts, subscriber, metrics, tasks, name })
     }
 
     /// A queue with a connection of its own, on the runtime of the caller.
@@ -446,12 +451,12 @@ impl QueueBackend for RedisQueue {
         Ok(reply::integer(&value)? == 1)
     }
 
-    async fn ready(&self) -> Result<(), QueueError> {
-        if !self.link.is_connected() {
-            return Err(QueueError::Unavailable { detail: "not connected".to_owned() });
-        }
-        self.link.ensure().await?;
-        self.link.keeps_data().await
+    async fn survey(&self, lease: Duration) -> Result<Option<Survey>, QueueError> {
+        self.survey_all(lease).await
+    }
+
+    async fn ready(&self) -> Result<(), Unready> {
+        self.link.ready().await
     }
 }
 

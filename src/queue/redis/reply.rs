@@ -7,7 +7,10 @@ use fred::{
     types::Value,
 };
 
-use crate::queue::{Presence, QueueError};
+use crate::{
+    queue::{Presence, QueueError},
+    telemetry::RedisError,
+};
 
 /// What an error of Redis or of the client asks of the caller.
 #[derive(Debug)]
@@ -53,6 +56,31 @@ pub(super) fn sort(error: &Error) -> Failure {
         // LOADING, READONLY, MASTERDOWN, CLUSTERDOWN, TRYAGAIN, NOREPLICAS, BUSY, a cut connection ...
         _ => Failure::Passing(unavailable()),
     }
+}
+
+/// What kind of error it is, for metrics. `None`: a refusal of ours, which is no error of Redis.
+pub(super) fn kind(error: &Error) -> Option<RedisError> {
+    let details = error.details();
+    let (code, rest) = details.split_once(' ').unwrap_or((details, ""));
+    Some(match (code, error.kind()) {
+        ("MBFULL" | "MBWAITS" | "MBCONFLICT", _) => return None,
+        ("MBARGS" | "WRONGTYPE", _) => RedisError::Contract,
+        ("NOSCRIPT", _) => RedisError::FunctionMissing,
+        ("ERR", _) if rest.starts_with("Function not found") => RedisError::FunctionMissing,
+        ("ERR", _) if rest.contains("user_function") || rest.contains("user_script") => {
+            RedisError::Contract
+        }
+        ("NOPERM" | "NOAUTH" | "WRONGPASS", _) | (_, ErrorKind::Auth) => RedisError::Denied,
+        ("OOM", _) => RedisError::Memory,
+        ("READONLY" | "NOREPLICAS" | "MISCONF", _) => RedisError::ReadOnly,
+        ("LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MOVED" | "ASK" | "BUSY", _)
+        | (_, ErrorKind::Cluster) => RedisError::NotReady,
+        (_, ErrorKind::Timeout) => RedisError::Timeout,
+        (_, ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Tls | ErrorKind::Backpressure) => {
+            RedisError::Connection
+        }
+        _ => RedisError::Other,
+    })
 }
 
 /// The error of an answer that is not what the function promises.
@@ -141,6 +169,29 @@ mod tests {
         assert!(matches!(waits, Failure::Final(QueueError::TooManyWaits { open: 16 })));
         let conflict = sort(&error("MBCONFLICT 0199c3a27d1e7c3b9f102b1d6a4e8f55"));
         assert!(matches!(conflict, Failure::Final(QueueError::IdempotencyConflict { .. })));
+    }
+
+    #[test]
+    fn an_error_is_of_a_kind_and_a_refusal_is_none() {
+        for refusal in ["MBFULL 1 2 3", "MBWAITS 16", "MBCONFLICT x"] {
+            assert_eq!(kind(&error(refusal)), None, "{refusal}");
+        }
+        for (details, expected) in [
+            ("MBARGS send", RedisError::Contract),
+            ("ERR Function not found", RedisError::FunctionMissing),
+            ("ERR x script: user_function:1: bad", RedisError::Contract),
+            ("NOPERM this user has no permissions", RedisError::Denied),
+            ("OOM command not allowed", RedisError::Memory),
+            ("READONLY You can't write", RedisError::ReadOnly),
+            ("LOADING Redis is loading", RedisError::NotReady),
+            ("ERR something else", RedisError::Other),
+        ] {
+            assert_eq!(kind(&error(details)), Some(expected), "{details}");
+        }
+        let of = |kind| Error::new(kind, "x");
+        assert_eq!(kind(&of(ErrorKind::Timeout)), Some(RedisError::Timeout));
+        assert_eq!(kind(&of(ErrorKind::IO)), Some(RedisError::Connection));
+        assert_eq!(kind(&of(ErrorKind::Auth)), Some(RedisError::Denied));
     }
 
     #[test]

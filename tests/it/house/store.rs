@@ -10,12 +10,13 @@ use std::{
 
 use async_trait::async_trait;
 use mcp_messaging::{
-    model::{Inbox, Message, MessageId, Tenant},
+    model::{Inbox, Message, MessageId, Survey, Tenant},
     queue::{
         Batch, Browsed, CallKey, ClientPage, ClientQuery, FetchRequest, Fetched, Hub, InboxStat,
         LeaseId, LedgerEntry, NewMessage, Notice, Outcome, Peek, Presence, Profile, QueueBackend,
-        QueueError, Sent, Stamp, Topic, WaitState, Wakeups,
+        QueueError, Sent, Stamp, Topic, Unready, WaitState, Wakeups,
     },
+    telemetry::Readiness,
 };
 
 /// What was done to the store.
@@ -145,9 +146,14 @@ impl QueueBackend for Store {
         Ok(self.cancelled.lock().unwrap().contains(call))
     }
 
-    async fn ready(&self) -> Result<(), QueueError> {
+    async fn survey(&self, _lease: Duration) -> Result<Option<Survey>, QueueError> {
+        Ok(None)
+    }
+
+    async fn ready(&self) -> Result<(), Unready> {
         if self.down.load(Ordering::SeqCst) {
-            return Err(QueueError::Unavailable { detail: "secret cause".into() });
+            let cause = QueueError::Unavailable { detail: "secret cause".into() };
+            return Err(Unready { reason: Readiness::Disconnected, cause });
         }
         Ok(())
     }
