@@ -257,7 +257,7 @@ async fn mail_that_goes_back_is_counted_by_why() {
         .await
         .unwrap();
     becomes(one, r#"mcp_messaging_messages_total{event="delivered"}"#, Some(1.0)).await;
-    socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+    socket.set_zero_linger().unwrap();
     drop(socket);
     becomes(one, r#"mcp_messaging_leases_returned_total{why="unwritten"}"#, Some(1.0)).await;
     assert_eq!(one.agent("bob").texts(5).await.len(), 1, "it comes again");
