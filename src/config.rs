@@ -263,6 +263,14 @@ mod tests {
             (&[("MESSAGE_TTL_SECONDS", "0")], "messaging.ttl_seconds"),
             (&[("MCP_MESSAGING__MESSAGING__DEFAULT_WAIT_SECONDS", "999")], "default_wait_seconds"),
             (&[("MCP_MESSAGING__OPS__LISTEN", "9090")], "ops.listen"),
+            (&[("MCP_MESSAGING__REDIS__DURABILITY", "sync")], "redis.durability"),
+            (&[("MCP_MESSAGING__REDIS__DURABILITY", "replicated")], "REDIS_URL"),
+            (&[("MCP_MESSAGING__REDIS__CONFIRM_REPLICAS", "0")], "redis.confirm_replicas"),
+            (&[("MCP_MESSAGING__REDIS__CONFIRM_TIMEOUT_SECONDS", "0")], "confirm_timeout_seconds"),
+            (
+                &[("MCP_MESSAGING__REDIS__CONFIRM_TIMEOUT_SECONDS", "nan")],
+                "confirm_timeout_seconds",
+            ),
         ] {
             let said = problem(variables);
             assert!(said.contains(culprit), "{variables:?}: {said}");

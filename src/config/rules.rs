@@ -14,7 +14,7 @@ fn names_redis(url: &str) -> bool {
 
 impl Config {
     /// What each value must be by itself.
-    fn rules_of_values(&self) -> [Rule; 14] {
+    fn rules_of_values(&self) -> [Rule; 18] {
         let (l, h, r) = (&self.limits, &self.http, &self.redis);
         let one_of = |value: &str, words: &[&str]| words.contains(&value);
         let seconds = |value: f64| value.is_finite() && value > 0.0 && value <= 3600.0;
@@ -73,6 +73,26 @@ impl Config {
                 "must be positive, and at most 3600",
             ),
             (seconds(r.retry_seconds), "redis.retry_seconds", "must be positive, and at most 3600"),
+            (
+                one_of(&r.durability, &["asynchronous", "replicated"]),
+                "redis.durability",
+                "must be asynchronous or replicated",
+            ),
+            (
+                r.durability != "replicated" || !r.url.is_empty(),
+                "redis.durability",
+                "is replicated, but redis.url (REDIS_URL) is not set: memory has no replicas",
+            ),
+            (
+                (1..=100).contains(&r.confirm_replicas),
+                "redis.confirm_replicas",
+                "must be between 1 and 100",
+            ),
+            (
+                (0.001..=60.0).contains(&r.confirm_timeout_seconds),
+                "redis.confirm_timeout_seconds",
+                "must be between 0.001 and 60",
+            ),
         ]
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    process_collector::ProcessCollector,
+    core::Collector, process_collector::ProcessCollector,
 };
 
 /// What happened to messages.
@@ -66,6 +66,7 @@ pub struct Metrics {
     redis_reconnects: IntCounter,
     deaf_subscriptions: IntCounter,
     missed_wakeups: IntCounter,
+    unconfirmed_sends: IntCounter,
     subscriptions: IntGauge,
     waiters: IntGauge,
     listeners: IntGauge,
@@ -101,7 +102,8 @@ impl Metrics {
             .buckets(vec![0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5, 2.0, 5.0]),
             &["function"],
         )?;
-        let counter = |name: &str, help: &str| IntCounter::new(name, help);
+        let counter = |name: &str, help: &str| kept(&registry, IntCounter::new(name, help)?);
+        let gauge = |name: &str, help: &str| kept(&registry, IntGauge::new(name, help)?);
         let redis_reconnects = counter(
             "mcp_messaging_redis_reconnects_total",
             "Connections of the subscriber to Redis, the first one included.",
@@ -114,8 +116,12 @@ impl Metrics {
             "mcp_messaging_missed_wakeups_total",
             "Wake-ups that only the safety poll brought. Must stay 0.",
         )?;
+        let unconfirmed_sends = counter(
+            "mcp_messaging_unconfirmed_sends_total",
+            "Sends that too few replicas of Redis had in time.",
+        )?;
         let subscriptions =
-            IntGauge::new("mcp_messaging_subscriptions", "Wake channels that this replica hears.")?;
+            gauge("mcp_messaging_subscriptions", "Wake channels that this replica hears.")?;
         let operations = HistogramVec::new(
             HistogramOpts::new(
                 "mcp_server_operation_duration_seconds",
@@ -138,29 +144,22 @@ impl Metrics {
             )
             .buckets(vec![0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 5.0, 20.0]),
         )?;
-        let redis_connected = IntGauge::new(
+        let redis_connected = gauge(
             "mcp_messaging_redis_connected",
             "1 while the subscriber is connected to Redis.",
         )?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
         registry.register(Box::new(build))?;
         registry.register(Box::new(wakeups.clone()))?;
-        registry.register(Box::new(redis_connected.clone()))?;
         registry.register(Box::new(messages.clone()))?;
         registry.register(Box::new(operations.clone()))?;
         registry.register(Box::new(delivery_latency.clone()))?;
         registry.register(Box::new(redis_calls.clone()))?;
-        registry.register(Box::new(redis_reconnects.clone()))?;
-        registry.register(Box::new(deaf_subscriptions.clone()))?;
-        registry.register(Box::new(missed_wakeups.clone()))?;
-        registry.register(Box::new(subscriptions.clone()))?;
-        let waiters = IntGauge::new("mcp_messaging_waiters", "Calls that wait in this replica.")?;
-        registry.register(Box::new(waiters.clone()))?;
-        let listeners = IntGauge::new(
+        let waiters = gauge("mcp_messaging_waiters", "Calls that wait in this replica.")?;
+        let listeners = gauge(
             "mcp_messaging_listeners",
             "Inboxes that listeners of this replica watch, counted once per listener.",
         )?;
-        registry.register(Box::new(listeners.clone()))?;
         Ok(Self {
             registry,
             messages,
@@ -169,6 +168,7 @@ impl Metrics {
             redis_reconnects,
             deaf_subscriptions,
             missed_wakeups,
+            unconfirmed_sends,
             subscriptions,
             waiters,
             listeners,
@@ -221,6 +221,11 @@ impl Metrics {
         self.missed_wakeups.inc();
     }
 
+    /// A send was accepted, and too few replicas of the store had it in time.
+    pub fn unconfirmed_send(&self) {
+        self.unconfirmed_sends.inc();
+    }
+
     /// Where the number of waiting calls is counted.
     pub fn watch_waiters(&self, now: &Arc<AtomicUsize>) {
         // A second source would be a fault of the composition; the first one stays.
@@ -254,6 +259,15 @@ impl Metrics {
         }
         prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
+}
+
+/// A metric, in its registry.
+fn kept<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
 }
 
 /// Somebody who listens to an inbox.
