@@ -23,7 +23,7 @@ use crate::{
     queue::{
         self, QueueBackend, QueueError,
         memory::MemoryQueue,
-        redis::{RedisQueue, RedisSettings, RedisStore},
+        redis::{Confirm, RedisQueue, RedisSettings, RedisStore},
     },
     resources,
     telemetry::{self, LogFormat, Metrics, Telemetry, TelemetryError, TraceExport},
@@ -172,6 +172,10 @@ fn redis_settings(config: &Config) -> Result<RedisSettings, StartError> {
         connect_timeout: Duration::from_secs_f64(config.redis.connect_timeout_seconds),
         command_timeout: Duration::from_secs_f64(config.redis.command_timeout_seconds),
         retry_for: Duration::from_secs_f64(config.redis.retry_seconds),
+        confirm: (config.redis.durability == "replicated").then(|| Confirm {
+            replicas: config.redis.confirm_replicas,
+            within: Duration::from_secs_f64(config.redis.confirm_timeout_seconds),
+        }),
     })
 }
 
@@ -409,7 +413,11 @@ fn raise_file_limit(connections: usize) {
 /// Loads the functions as soon as Redis is there.
 async fn prepare(queue: RedisQueue) {
     for attempt in 0_u32.. {
-        match queue.prepare().await {
+        let prepared = async {
+            queue.prepare().await?;
+            queue.ready().await.map_err(|unready| unready.cause)
+        };
+        match prepared.await {
             Ok(()) => {
                 tracing::info!("Redis is ready");
                 return;

@@ -299,6 +299,14 @@ mod tests {
                 &[("REDIS_URL", "redis://r:1"), ("MCP_MESSAGING__REDIS__TLS_CA_FILE", "ca")],
                 "rediss://",
             ),
+            (&[("MCP_MESSAGING__REDIS__DURABILITY", "sync")], "redis.durability"),
+            (&[("MCP_MESSAGING__REDIS__DURABILITY", "replicated")], "REDIS_URL"),
+            (&[("MCP_MESSAGING__REDIS__CONFIRM_REPLICAS", "0")], "redis.confirm_replicas"),
+            (&[("MCP_MESSAGING__REDIS__CONFIRM_TIMEOUT_SECONDS", "0")], "confirm_timeout_seconds"),
+            (
+                &[("MCP_MESSAGING__REDIS__CONFIRM_TIMEOUT_SECONDS", "nan")],
+                "confirm_timeout_seconds",
+            ),
         ] {
             let said = problem(variables);
             assert!(said.contains(culprit), "{variables:?}: {said}");

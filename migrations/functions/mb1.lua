@@ -44,8 +44,9 @@ local function h_id(h) return string.sub(h, 23, 38) end
 local function h_sender(h) return string.sub(h, 40, 39 + string.byte(h, 39)) end
 local function h_size(h) return #h + h_len(h) end
 
--- Options of a call, as bits.
-local OWN, KEYED, RETRY, SHARDED = 1, 2, 4, 8
+-- Options of a call, as bits. COVERED: a WAIT follows, which covers what this very connection wrote; so
+-- what an earlier attempt wrote is covered by a write of this one.
+local OWN, KEYED, RETRY, SHARDED, COVERED = 1, 2, 4, 8, 16
 
 local function publish(options, channel, topic)
   redis.pcall(has(options, SHARDED) and 'SPUBLISH' or 'PUBLISH', channel, topic)
@@ -441,12 +442,14 @@ local function send(keys, a)
     local state = fate({ w = w, r = r }, now, fate_fields(c, lease_of(call('HGET', m, 'l')), now),
       call('LRANGE', x, 0, -1), stamp, exp, parked == 1)
     if wait_ms > 0 and sw then open_wait(sm, sw, first_id, recipient, wait_ms, now, keep) end
+    if has(options, COVERED) then save(m, c, now, keep) end
     return sent(2, first_id, present, ms, 0, stamp, exp, state)
   end
 
   if has(options, RETRY) then
     local h, unsure = find_accepted(q, r, c, id, us)
     if h then
+      if has(options, COVERED) then save(m, c, now, keep) end
       return sent(unsure and 1 or 0, id, present, ms, 0, h_stamp(h), h_exp(h), 'q')
     end
     if unsure then flags = bit.bor(flags, COPY) end

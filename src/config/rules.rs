@@ -26,7 +26,7 @@ pub(super) fn names_tls(url: &str) -> bool {
 
 impl Config {
     /// What each value must be by itself.
-    fn rules_of_values(&self) -> [Rule; 15] {
+    fn rules_of_values(&self) -> [Rule; 19] {
         let (l, h, r) = (&self.limits, &self.http, &self.redis);
         let one_of = |value: &str, words: &[&str]| words.contains(&value);
         let seconds = |value: f64| value.is_finite() && value > 0.0 && value <= 3600.0;
@@ -86,6 +86,26 @@ impl Config {
                 "must be positive, and at most 3600",
             ),
             (seconds(r.retry_seconds), "redis.retry_seconds", "must be positive, and at most 3600"),
+            (
+                one_of(&r.durability, &["asynchronous", "replicated"]),
+                "redis.durability",
+                "must be asynchronous or replicated",
+            ),
+            (
+                r.durability != "replicated" || !r.url.is_empty(),
+                "redis.durability",
+                "is replicated, but redis.url (REDIS_URL) is not set: memory has no replicas",
+            ),
+            (
+                (1..=100).contains(&r.confirm_replicas),
+                "redis.confirm_replicas",
+                "must be between 1 and 100",
+            ),
+            (
+                (0.001..=60.0).contains(&r.confirm_timeout_seconds),
+                "redis.confirm_timeout_seconds",
+                "must be between 0.001 and 60",
+            ),
         ]
     }
 
@@ -180,8 +200,11 @@ impl Config {
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        for (holds, key, problem) in
-            self.rules_of_values().into_iter().chain(self.rules_of_tls()).chain(self.rules_of_limits())
+        for (holds, key, problem) in self
+            .rules_of_values()
+            .into_iter()
+            .chain(self.rules_of_tls())
+            .chain(self.rules_of_limits())
         {
             if !holds {
                 return Err(ConfigError::Rule { key, problem: problem.to_owned() });

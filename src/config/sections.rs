@@ -59,6 +59,9 @@ pub struct Redis {
     pub connect_timeout_seconds: f64,
     pub command_timeout_seconds: f64,
     pub retry_seconds: f64,
+    pub durability: String,
+    pub confirm_replicas: u32,
+    pub confirm_timeout_seconds: f64,
 }
 
 /// The URL as far as it may be shown: what stands before the host is left out.

@@ -132,6 +132,9 @@ impl MessagingService {
         };
         match &accepted {
             Ok(sent) => {
+                if sent.unconfirmed {
+                    self.metrics.unconfirmed_send();
+                }
                 if !matches!(sent.status, SentStatus::Duplicate(_)) {
                     self.metrics.messages(MessageEvent::Accepted, 1);
                 }

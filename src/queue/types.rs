@@ -133,6 +133,9 @@ pub struct Sent {
     pub notices_due: bool,
     /// The store could not write the sender's ledger: no notice can be given for this message.
     pub unrecorded: bool,
+    /// Fewer replicas of the store than it was told to wait for had this in time. It is accepted, and lost
+    /// only if the store's primary is lost before they have it.
+    pub unconfirmed: bool,
 }
 
 /// How a message was accepted.

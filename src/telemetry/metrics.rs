@@ -45,6 +45,7 @@ pub struct Metrics {
     deaf_subscriptions: IntCounter,
     missed_wakeups: IntCounter,
     spans_dropped: IntCounter,
+    unconfirmed_sends: IntCounter,
     subscriptions: IntGauge,
     waiters: IntGauge,
     connections: IntGauge,
@@ -181,6 +182,10 @@ impl Metrics {
                 "mcp_messaging_missed_wakeups_total",
                 "Wake-ups that only the safety poll brought. Must stay 0.",
             )?,
+            unconfirmed_sends: counter(
+                "mcp_messaging_unconfirmed_sends_total",
+                "Sends that too few replicas of Redis had in time.",
+            )?,
             spans_dropped: counter(
                 "mcp_messaging_spans_dropped_total",
                 "Spans that did not get to the collector: it was away, or they came too fast.",
@@ -237,7 +242,7 @@ impl Metrics {
             metrics.sends.with_label_values(&[outcome.label()]);
         }
         metrics.ready(Readiness::Starting);
-        let registered: [Box<dyn Collector>; 19] = [
+        let registered: [Box<dyn Collector>; 20] = [
             Box::new(ProcessCollector::for_self()),
             Box::new(metrics.messages.clone()),
             Box::new(metrics.refusals.clone()),
@@ -247,6 +252,7 @@ impl Metrics {
             Box::new(metrics.delivery_latency.clone()),
             Box::new(metrics.deaf_subscriptions.clone()),
             Box::new(metrics.missed_wakeups.clone()),
+            Box::new(metrics.unconfirmed_sends.clone()),
             Box::new(metrics.spans_dropped.clone()),
             Box::new(metrics.subscriptions.clone()),
             Box::new(metrics.waiters.clone()),
@@ -401,6 +407,11 @@ impl Metrics {
     /// The safety poll found somebody asleep beside mail.
     pub fn missed_wakeup(&self) {
         self.missed_wakeups.inc();
+    }
+
+    /// A send was accepted, and too few replicas of the store had it in time.
+    pub fn unconfirmed_send(&self) {
+        self.unconfirmed_sends.inc();
     }
 
     /// Where the number of waiting calls is counted.

@@ -42,7 +42,14 @@ pub(super) fn notice(recipient: &str) -> Notice {
 }
 
 pub(super) fn sent(status: SentStatus, recipient: Presence) -> Sent {
-    Sent { id: MessageId::new(), status, recipient, notices_due: false, unrecorded: false }
+    Sent {
+        id: MessageId::new(),
+        status,
+        recipient,
+        notices_due: false,
+        unrecorded: false,
+        unconfirmed: false,
+    }
 }
 
 pub(super) fn result(recipient: &str, outcome: Result<Sent, Refusal>) -> SendResult {

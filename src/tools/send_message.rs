@@ -65,6 +65,7 @@ impl Tool for SendMessage {
                         "message_id": of("string"),
                         "status": one_of(&["queued", "replied", "duplicate", "refused"]),
                         "state": of("string"),
+                        "unconfirmed": of("boolean"),
                         "reason": of("string"),
                         "recipient": of("object"),
                     })),

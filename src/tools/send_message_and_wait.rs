@@ -29,6 +29,8 @@ pub(super) struct SendMessageAndWait {
 struct Answer<'a> {
     message_id: MessageId,
     status: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unconfirmed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reply: Option<MessageView<'a>>,
     other_messages: u64,
@@ -64,6 +66,7 @@ impl Tool for SendMessageAndWait {
                 &json!({
                     "message_id": of("string"),
                     "status": one_of(&["replied", "pending"]),
+                    "unconfirmed": of("boolean"),
                     "reply": of("object"),
                     "other_messages": of("integer"),
                     "notices": definition::list(),
@@ -169,6 +172,8 @@ fn render(asked: Asked, terms: &Terms) -> Result<ToolOutcome, Stop> {
     let answer = Answer {
         message_id: asked.sent.id,
         status: if reply.is_some() { "replied" } else { "pending" },
+        // Whoever has the reply knows that the question arrived.
+        unconfirmed: asked.sent.unconfirmed && reply.is_none(),
         reply,
         other_messages: asked.other_messages,
         notices: views::all(&asked.notices),

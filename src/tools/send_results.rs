@@ -20,6 +20,8 @@ pub(super) struct ResultView<'a> {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<MessageState>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unconfirmed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,6 +74,7 @@ fn view(SendResult { recipient, outcome }: &SendResult, terms: Terms) -> ResultV
         message_id: None,
         status: "refused",
         state: None,
+        unconfirmed: false,
         reason: None,
         recipient: None,
     };
@@ -83,6 +86,7 @@ fn view(SendResult { recipient, outcome }: &SendResult, terms: Terms) -> ResultV
                 SentStatus::Replied => ("replied", None),
                 SentStatus::Duplicate(state) => ("duplicate", Some(state)),
             };
+            view.unconfirmed = sent.unconfirmed;
             view.recipient = Some(sent.recipient.into());
         }
         Err(refusal) => {
@@ -155,6 +159,11 @@ pub(super) fn accepted_line(text: &mut String, recipient: &ClientId, sent: &Sent
             markdown::state(state)
         ),
     };
+    if sent.unconfirmed {
+        text.push_str(
+            "; unconfirmed: accepted, but a failure of the store now could still lose it: ask message_status later",
+        );
+    }
     if sent.unrecorded {
         text.push_str("; message_status will not know it");
     }

@@ -172,7 +172,9 @@ async fn a_large_response_that_is_cut_off_at_any_point_is_given_back(over: Over)
     house.close().await;
 }
 
-async fn nothing_is_acknowledged_before_the_last_byte_was_taken_and_the_lease_is_kept_meanwhile(over: Over) {
+async fn nothing_is_acknowledged_before_the_last_byte_was_taken_and_the_lease_is_kept_meanwhile(
+    over: Over,
+) {
     let house = over.open(&quick());
     for arguments in ["{}", r#"{"wait_ms":60000}"#] {
         let (acked, extended) = (house.store.count(Did::Acked), house.store.count(Did::Extended));

@@ -10,6 +10,7 @@ mod cluster;
 mod converse;
 mod disconnect;
 mod documents;
+mod durability;
 mod endpoint;
 mod faults;
 mod house;

@@ -144,7 +144,7 @@ fn presence(presence: Presence) -> &'static str {
 
 fn sent(answer: &Result<Sent, QueueError>) -> String {
     match answer {
-        Ok(Sent { id, status, recipient, notices_due, unrecorded }) => {
+        Ok(Sent { id, status, recipient, notices_due, unrecorded, unconfirmed: _ }) => {
             let recipient = presence(*recipient);
             format!("{id} {status:?} {recipient} notices={notices_due} unrecorded={unrecorded}")
         }

@@ -84,10 +84,9 @@ async fn a_redis_that_is_not_to_be_believed_or_does_not_believe_us_is_not_ready_
     let (ca, own) = (redis.authority.file(), redis.authority.issue("replica"));
     let strangers = Authority::new();
     let (other_ca, other_own) = (strangers.file(), strangers.issue("replica"));
-    for (ca, own, said) in [
-        (&other_ca, &own, "InvalidCertificate"),
-        (&ca, &other_own, "AlertReceived"),
-    ] {
+    for (ca, own, said) in
+        [(&other_ca, &own, "InvalidCertificate"), (&ca, &other_own, "AlertReceived")]
+    {
         let believes = ("MCP_MESSAGING__REDIS__TLS_CA_FILE", text(ca));
         let url = redis.url();
         let variables = [&[("REDIS_URL", url.as_str()), believes][..], &shown(own)].concat();

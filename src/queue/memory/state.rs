@@ -170,7 +170,14 @@ impl State {
         };
         self.wakes.push(topic);
         let (notices_due, _) = self.check_ledger(sender, now_us);
-        Ok(Sent { id: *id, status, recipient: presence, notices_due, unrecorded: row.is_none() })
+        Ok(Sent {
+            id: *id,
+            status,
+            recipient: presence,
+            notices_due,
+            unrecorded: row.is_none(),
+            unconfirmed: false,
+        })
     }
 
     /// A send under a key that was used before.
@@ -206,6 +213,7 @@ impl State {
             recipient: self.presence(recipient, now_us),
             notices_due,
             unrecorded: first.row.is_none(),
+            unconfirmed: false,
         })
     }
 

@@ -27,7 +27,9 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_util::task::TaskTracker;
 
 use super::{
+    confirm::Confirming,
     functions::{self, Operation},
+    packed::Packed,
     reply::{self, Failure},
 };
 use crate::{
@@ -48,6 +50,17 @@ pub struct RedisSettings {
     pub command_timeout: Duration,
     /// Attempts of an operation end after this.
     pub retry_for: Duration,
+    /// What a send needs beside the word of the primary; `None`: nothing.
+    pub confirm: Option<Confirm>,
+}
+
+/// A send is confirmed when replicas of Redis have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confirm {
+    /// So many of them; at least 1.
+    pub replicas: u32,
+    /// Within this time.
+    pub within: Duration,
 }
 
 impl Default for RedisSettings {
@@ -58,6 +71,7 @@ impl Default for RedisSettings {
             connect_timeout: Duration::from_secs(2),
             command_timeout: Duration::from_secs(2),
             retry_for: Duration::from_secs(3),
+            confirm: None,
         }
     }
 }
@@ -69,6 +83,7 @@ impl std::fmt::Debug for RedisSettings {
             .field("connect_timeout", &self.connect_timeout)
             .field("command_timeout", &self.command_timeout)
             .field("retry_for", &self.retry_for)
+            .field("confirm", &self.confirm)
             .finish_non_exhaustive()
     }
 }
@@ -107,14 +122,85 @@ pub(super) struct Link {
     scripts: Arc<AtomicBool>,
     /// Attempts of an operation end after this.
     pub(super) retry_for: Duration,
+    /// One attempt.
+    pub(super) command_timeout: Duration,
     metrics: Arc<Metrics>,
     /// Why the connection failed last.
     trouble: Arc<Mutex<Option<RedisError>>>,
 }
 
+/// An operation on keys of one slot, as it goes over the wire.
+pub(super) struct Call {
+    operation: Operation,
+    pub(super) slot: u16,
+    /// The function or script, how many keys, the keys, the arguments.
+    words: Vec<Value>,
+    keys: usize,
+    repeated: Option<u8>,
+}
+
+/// The attempts of one call so far.
+pub(super) struct Attempts {
+    started: Instant,
+    loaded: bool,
+    delay: Duration,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self { started: Instant::now(), loaded: false, delay: Duration::from_millis(20) }
+    }
+}
+
+impl Call {
+    pub(super) fn new(operation: Operation, slot: u16, keys: Vec<Value>, args: Vec<Value>) -> Self {
+        let names = keys.len();
+        let mut words = Vec::with_capacity(names + args.len() + 2);
+        words.push(Value::Null); // the function or the script
+        words.push(Value::Integer(i64::try_from(names).unwrap_or_default()));
+        words.extend(keys);
+        words.extend(args);
+        Self { operation, slot, words, keys: names, repeated: None }
+    }
+
+    /// Adds an option to its packed argument when it is repeated although it may have happened.
+    pub(super) fn repeated_with(self, option: u8) -> Self {
+        Self { repeated: Some(option), ..self }
+    }
+
+    fn may_have_happened(&mut self) {
+        if let (Some(option), Some(packed)) = (self.repeated, self.words.get_mut(2 + self.keys)) {
+            Packed::add_option(packed, option);
+        }
+    }
+
+    /// As the call of a function, or of a script that the server may know.
+    pub(super) fn named(&mut self, function: bool) -> (CustomCommand, Vec<Value>) {
+        let (command, name) = if function {
+            ("FCALL", self.operation.name())
+        } else {
+            ("EVALSHA", functions::script(self.operation).sha.as_str())
+        };
+        self.words[0] = Value::from_static_str(name);
+        (self.command(command), self.words.clone())
+    }
+
+    /// As a script that the server need not know.
+    pub(super) fn in_full(&mut self) -> (CustomCommand, Vec<Value>) {
+        self.words[0] = Value::from_static_str(&functions::script(self.operation).source);
+        (self.command("EVAL"), self.words.clone())
+    }
+
+    fn command(&self, name: &'static str) -> CustomCommand {
+        CustomCommand::new_static(name, ClusterHash::Custom(self.slot), false)
+    }
+}
+
 /// How often the connection is asked whether it is alive, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_WITHIN: Duration = Duration::from_millis(1500);
+/// A connection that owes an answer for so long is replaced.
+const SILENT_FOR: Duration = Duration::from_secs(3);
 /// A client that gave up is left alone for so long.
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How often a failing connection is reported.
@@ -131,10 +217,11 @@ fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Link {
-    /// Connects in the background, for ever. `scripts` is shared by the links of a process: the
-    /// server has no functions.
+    /// Connects in the background, for ever. What is asked here may hold the connection up for
+    /// `held_up`. `scripts` is shared by the links of a process: the server has no functions.
     pub(super) fn open(
         settings: &RedisSettings,
+        held_up: Duration,
         scripts: Arc<AtomicBool>,
         metrics: Arc<Metrics>,
         tasks: &TaskTracker,
@@ -149,7 +236,7 @@ impl Link {
                 connection.max_redirections = 0;
                 connection.max_command_buffer_len = 10_000;
                 connection.unresponsive = UnresponsiveConfig {
-                    max_timeout: Some(Duration::from_secs(3)),
+                    max_timeout: Some(SILENT_FOR + held_up),
                     interval: Duration::from_millis(500),
                 };
                 connection.reconnect_errors = vec![
@@ -160,16 +247,17 @@ impl Link {
                 ];
             })
             .with_performance_config(|performance| {
-                performance.default_command_timeout = settings.command_timeout;
+                performance.default_command_timeout = settings.command_timeout + held_up;
                 performance.broadcast_channel_capacity = 8192;
             })
             .set_policy(ReconnectPolicy::new_exponential(0, 50, 1000, 2))
             .build()
             .map_err(|error| QueueError::Unavailable { detail: error.to_string() })?;
         tasks.spawn(stay_connected(client.clone()));
+        let (retry_for, command_timeout) = (settings.retry_for, settings.command_timeout);
         let trouble = Arc::default();
-        let link = Self { client, scripts, retry_for: settings.retry_for, metrics, trouble };
-        tasks.spawn(watchdog(link.client.clone()));
+        let link = Self { client, scripts, retry_for, command_timeout, metrics, trouble };
+        tasks.spawn(watchdog(link.client.clone(), PING_WITHIN + held_up));
         tasks.spawn(report(
             link.client.clone(),
             Arc::clone(&link.metrics),
@@ -186,86 +274,83 @@ impl Link {
         keys: Vec<Value>,
         args: Vec<Value>,
     ) -> Result<Value, QueueError> {
-        self.call_again(operation, slot, keys, args, |_args| {}).await
+        self.make(Call::new(operation, slot, keys, args)).await
     }
 
-    /// [`call`](Self::call), with a word to the arguments before a repetition of what may have happened.
-    pub(super) async fn call_again(
-        &self,
-        operation: Operation,
-        slot: u16,
-        keys: Vec<Value>,
-        args: Vec<Value>,
-        mut repeat: impl FnMut(&mut [Value]),
-    ) -> Result<Value, QueueError> {
-        let started = Instant::now();
-        let names = keys.len();
-        let mut rest = Vec::with_capacity(names + args.len() + 2);
-        rest.push(Value::Null); // the function or the script
-        rest.push(Value::Integer(i64::try_from(names).unwrap_or_default()));
-        rest.extend(keys);
-        rest.extend(args);
-        let (mut loaded, mut delay) = (false, Duration::from_millis(20));
+    /// [`call`](Self::call) of what is prepared.
+    pub(super) async fn make(&self, mut call: Call) -> Result<Value, QueueError> {
+        let mut attempts = Attempts::default();
         let result = loop {
-            let error = match self.once(operation, slot, &mut rest).await {
+            match self.once(&mut call).await {
                 Ok(value) => break Ok(value),
-                Err(error) => error,
-            };
-            if let Some(kind) = reply::kind(&error) {
-                self.metrics.redis_error(operation.name(), kind);
-            }
-            let (error, missing) = match reply::sort(&error) {
-                Failure::FunctionMissing => {
-                    (QueueError::Unavailable { detail: error.to_string() }, true)
+                Err(error) => {
+                    if let Err(error) = self.failed(&mut attempts, &mut call, &error).await {
+                        break Err(error);
+                    }
                 }
-                Failure::NoFunctions if !self.scripts.swap(true, Ordering::Relaxed) => continue,
-                Failure::NoFunctions => {
-                    break Err(QueueError::Unavailable { detail: error.to_string() });
-                }
-                Failure::Final(error) => break Err(error),
-                Failure::Passing(error) => (error, false),
-            };
-            // What Redis has lost is loaded at once, and what it loses again in a while.
-            if !missing || std::mem::replace(&mut loaded, true) {
-                if started.elapsed() + delay > self.retry_for {
-                    break Err(error);
-                }
-                tokio::time::sleep(delay).await;
-                delay = (delay * 2).min(Duration::from_millis(500));
-            }
-            self.metrics.redis_retry();
-            if !missing {
-                repeat(&mut rest[2 + names..]);
-            } else if let Err(error) = self.load().await {
-                break Err(error);
             }
         };
-        self.metrics.redis_call(operation.name(), started.elapsed());
+        self.made(&attempts, &call);
         result
     }
 
-    async fn once(
+    /// After an attempt that failed: returns when it is time for the next one.
+    ///
+    /// # Errors
+    /// Another one does not help, or `retry_for` is over.
+    pub(super) async fn failed(
         &self,
-        operation: Operation,
-        slot: u16,
-        rest: &mut [Value],
-    ) -> Result<Value, Error> {
-        let command = |name| CustomCommand::new_static(name, ClusterHash::Custom(slot), false);
-        if !self.scripts.load(Ordering::Relaxed) {
-            rest[0] = Value::from_static_str(operation.name());
-            return self.client.custom(command("FCALL"), rest.to_vec()).await;
+        attempts: &mut Attempts,
+        call: &mut Call,
+        error: &Error,
+    ) -> Result<(), QueueError> {
+        if let Some(kind) = reply::kind(error) {
+            self.metrics.redis_error(call.operation.name(), kind);
         }
-        let script = functions::script(operation);
-        rest[0] = Value::from_static_str(&script.sha);
-        let first: Result<Value, Error> =
-            self.client.custom(command("EVALSHA"), rest.to_vec()).await;
+        let unavailable = || QueueError::Unavailable { detail: error.to_string() };
+        let (error, missing) = match reply::sort(error) {
+            Failure::FunctionMissing => (unavailable(), true),
+            Failure::NoFunctions if !self.scripts.swap(true, Ordering::Relaxed) => return Ok(()),
+            Failure::NoFunctions => return Err(unavailable()),
+            Failure::Final(error) => return Err(error),
+            Failure::Passing(error) => (error, false),
+        };
+        // What Redis has lost is loaded at once, and what it loses again in a while.
+        if !missing || std::mem::replace(&mut attempts.loaded, true) {
+            if attempts.started.elapsed() + attempts.delay > self.retry_for {
+                return Err(error);
+            }
+            tokio::time::sleep(attempts.delay).await;
+            attempts.delay = (attempts.delay * 2).min(Duration::from_millis(500));
+        }
+        self.metrics.redis_retry();
+        if missing {
+            return self.load().await;
+        }
+        call.may_have_happened();
+        Ok(())
+    }
+
+    /// A call has ended.
+    pub(super) fn made(&self, attempts: &Attempts, call: &Call) {
+        self.metrics.redis_call(call.operation.name(), attempts.started.elapsed());
+    }
+
+    async fn once(&self, call: &mut Call) -> Result<Value, Error> {
+        let (command, words) = call.named(self.has_functions());
+        let first: Result<Value, Error> = self.client.custom(command, words).await;
         match first {
             Err(error) if error.details().starts_with("NOSCRIPT") => {
-                rest[0] = Value::from_static_str(&script.source);
-                self.client.custom(command("EVAL"), rest.to_vec()).await
+                let (command, words) = call.in_full();
+                self.client.custom(command, words).await
             }
             other => other,
         }
+    }
+
+    /// Whether the server has functions, as far as we know.
+    pub(super) fn has_functions(&self) -> bool {
+        !self.scripts.load(Ordering::Relaxed)
     }
 
     /// Brings the library to our revision or leaves a newer one. Safe to call from many replicas.
@@ -281,7 +366,7 @@ impl Link {
     }
 
     /// Whether Redis can be relied on now.
-    pub(super) async fn ready(&self) -> Result<(), Unready> {
+    pub(super) async fn ready(&self, confirming: Option<&Confirming>) -> Result<(), Unready> {
         let unready = |reason, cause| Unready { reason, cause };
         if !self.client.is_connected() {
             let reason = match *lock(&self.trouble) {
@@ -308,6 +393,9 @@ impl Link {
                 | QueueError::IdempotencyConflict { .. } => Readiness::StoreFailed,
             };
             return Err(unready(reason, cause));
+        }
+        if let Some(confirming) = confirming {
+            confirming.allowed().await.map_err(|cause| unready(Readiness::Denied, cause))?;
         }
         self.keeps_data().await.map_err(|cause| match &cause {
             QueueError::Unavailable { detail } if detail.starts_with(EVICTS) => {
@@ -369,7 +457,7 @@ impl Link {
     }
 }
 
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
@@ -414,7 +502,7 @@ async fn report(client: Client, metrics: Arc<Metrics>, trouble: Arc<Mutex<Option
 }
 
 /// Replaces a connection that no longer answers. Ends with its client.
-async fn watchdog(client: Client) {
+async fn watchdog(client: Client, within: Duration) {
     let mut every = tokio::time::interval(PING_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -426,7 +514,7 @@ async fn watchdog(client: Client) {
             continue;
         }
         let answer: Result<Result<(), Error>, _> =
-            tokio::time::timeout(PING_WITHIN, client.ping(None)).await;
+            tokio::time::timeout(within, client.ping(None)).await;
         match answer {
             Ok(Ok(())) => {}
             Ok(Err(error)) if *error.kind() != ErrorKind::Timeout => {}

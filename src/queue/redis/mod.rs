@@ -7,6 +7,7 @@
 //! Not here: what a message means. This adapter only carries the contract of [`QueueBackend`].
 
 mod browse;
+mod confirm;
 mod functions;
 mod keys;
 mod ledger;
@@ -29,9 +30,10 @@ use fred::types::Value;
 use futures_util::StreamExt;
 use tokio_util::task::TaskTracker;
 
-pub use link::RedisSettings;
+pub use link::{Confirm, RedisSettings};
 
 use self::{
+    confirm::Confirming,
     functions::Operation,
     keys::InboxKeys,
     link::Link,
@@ -55,6 +57,7 @@ const OWN: u8 = 1;
 const KEYED: u8 = 2;
 const RETRY: u8 = 4;
 const SHARDED: u8 = 8;
+const COVERED: u8 = 16;
 
 /// What a process shares.
 #[derive(Clone)]
@@ -85,7 +88,10 @@ impl RedisStore {
         let clustered = settings.clustered()?;
         metrics.redis_used(Operation::ALL.into_iter().map(Operation::name), functions::REVISION);
         let scripts = Arc::new(AtomicBool::new(false));
-        let open = || Link::open(&settings, Arc::clone(&scripts), Arc::clone(&metrics), &tasks);
+        let open = || {
+            let metrics = Arc::clone(&metrics);
+            Link::open(&settings, Duration::ZERO, Arc::clone(&scripts), metrics, &tasks)
+        };
         let subscriber =
             Subscriber::start(open()?, open()?, clustered, Arc::clone(&metrics), &tasks);
         let subscriber = Arc::new(subscriber);
@@ -98,13 +104,18 @@ impl RedisStore {
     /// # Errors
     /// [`QueueError::Unavailable`] if the URL is not usable.
     pub fn queue(&self) -> Result<RedisQueue, QueueError> {
-        let link = Link::open(
-            &self.settings,
-            Arc::clone(&self.scripts),
-            Arc::clone(&self.metrics),
-            &self.tasks,
-        )?;
-        Ok(RedisQueue { store: self.clone(), link })
+        let open = |held_up| {
+            let metrics = Arc::clone(&self.metrics);
+            Link::open(&self.settings, held_up, Arc::clone(&self.scripts), metrics, &self.tasks)
+        };
+        let link = open(Duration::ZERO)?;
+        let confirming = match self.settings.confirm {
+            Some(confirm) => {
+                Some(Confirming::new(open(confirm.within)?, confirm, self.tasks.clone()))
+            }
+            None => None,
+        };
+        Ok(RedisQueue { store: self.clone(), link, confirming })
     }
 
     /// How many wake channels this process hears.
@@ -119,6 +130,8 @@ impl RedisStore {
 pub struct RedisQueue {
     store: RedisStore,
     link: Link,
+    /// The way of sends, if replicas are to have them.
+    confirming: Option<Confirming>,
 }
 
 fn bytes(value: &[u8]) -> Value {
@@ -149,6 +162,9 @@ impl RedisQueue {
                 "Redis runs without an append-only file: messages since its last snapshot are lost \
                  when it stops (set appendonly yes)"
             );
+        }
+        if let Some(confirming) = &self.confirming {
+            confirming.report().await;
         }
         self.link.keeps_data().await
     }
@@ -456,7 +472,7 @@ impl QueueBackend for RedisQueue {
     }
 
     async fn ready(&self) -> Result<(), Unready> {
-        self.link.ready().await
+        self.link.ready(self.confirming.as_ref()).await
     }
 }
 

@@ -5,10 +5,12 @@ use std::time::Duration;
 use fred::types::Value;
 
 use super::{
-    KEYED, OWN, RETRY, RedisQueue, bytes, count,
+    COVERED, KEYED, OWN, RETRY, RedisQueue, bytes, count,
     functions::Operation,
     keys::{self, InboxKeys},
-    ledger, millis,
+    ledger,
+    link::Call,
+    millis,
     packed::Packed,
     record::{self, Reader},
     reply::{self, Answer, contract},
@@ -53,6 +55,14 @@ impl RedisQueue {
                 self.wait_close(&message.sender, message.id).await?;
                 self.open_wait(message, sent.id, wait).await?;
             }
+            if self.confirming.is_some() {
+                // The entry of the first attempt: settling nothing is a write, which covers it.
+                let args = vec![self.keep(), count(limits.ledger_entries)];
+                let keys = vec![sender.meta(), sender.ledger()];
+                let slot = keys::slot(sender.bucket);
+                let call = Call::new(Operation::LedgerSettle, slot, keys, args);
+                sent.unconfirmed |= !self.write(call).await?.1;
+            }
             return Ok(sent);
         }
         let args = vec![
@@ -65,11 +75,13 @@ impl RedisQueue {
             count(limits.ledger_entries),
         ];
         let keys = vec![sender.meta(), sender.ledger()];
-        match self.call(Operation::LedgerAdd, sender.bucket, keys, args).await {
-            Ok(look_up) => {
+        let call = Call::new(Operation::LedgerAdd, keys::slot(sender.bucket), keys, args);
+        match self.write(call).await {
+            Ok((look_up, confirmed)) => {
                 let (due, unrecorded) = ledger::written(reply::integer(&look_up)?);
                 sent.notices_due |= due;
                 sent.unrecorded = unrecorded;
+                sent.unconfirmed |= !confirmed;
             }
             Err(error) => {
                 // It is accepted all the same: the sender is told that no notice will come.
@@ -100,6 +112,15 @@ impl RedisQueue {
         Ok(())
     }
 
+    /// Calls a function that writes, the way that the level of durability asks for. Also: whether what it
+    /// promises is kept.
+    async fn write(&self, call: Call) -> Result<(Value, bool), QueueError> {
+        match &self.confirming {
+            Some(confirming) => confirming.make(call).await,
+            None => Ok((self.link.make(call).await?, true)),
+        }
+    }
+
     pub(super) async fn send_once(
         &self,
         message: &NewMessage,
@@ -110,6 +131,9 @@ impl RedisQueue {
         let sender = InboxKeys::new(&message.sender);
         let mut keys = recipient.all();
         let mut options = self.options();
+        if self.confirming.is_some() {
+            options |= COVERED;
+        }
         if own {
             options |= OWN;
             keys.extend([sender.meta(), sender.ledger(), sender.waits()]);
@@ -139,8 +163,8 @@ impl RedisQueue {
             args.push(candidates);
         }
         let slot = keys::slot(recipient.bucket);
-        let repeat = |args: &mut [Value]| Packed::add_option(&mut args[0], RETRY);
-        let value = self.link.call_again(Operation::Send, slot, keys, args, repeat).await?;
+        let call = Call::new(Operation::Send, slot, keys, args).repeated_with(RETRY);
+        let (value, confirmed) = self.write(call).await?;
         let answer = value.as_bytes().unwrap_or_default();
         let too_short = || contract("send answered too little");
         let mut reader = Reader(answer);
@@ -158,7 +182,8 @@ impl RedisQueue {
             other => return Err(contract(&format!("send answered {other}"))),
         };
         let (notices_due, unrecorded) = ledger::written(i64::from(look_up));
-        let sent = Sent { id, status, recipient, notices_due, unrecorded };
+        let unconfirmed = !confirmed;
+        let sent = Sent { id, status, recipient, notices_due, unrecorded, unconfirmed };
         Ok(Answered { sent, stamp, expires })
     }
 }

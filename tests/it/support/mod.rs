@@ -9,11 +9,11 @@ mod redis_server;
 mod replica;
 mod site;
 
-pub(crate) use certificates::Authority;
 pub(crate) use backend::{
     Backend, LIMITS, anything, memory_backend, memory_backend_with, redis_backend,
     redis_backend_with, texts_of, wakes,
 };
+pub(crate) use certificates::Authority;
 pub(crate) use listener::Listener;
 pub(crate) use people::{Draft, inbox, message, ms, secs, tenant};
 pub(crate) use proxy::{Proxy, Weather};

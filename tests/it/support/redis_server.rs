@@ -120,6 +120,13 @@ impl RedisServer {
         }
     }
 
+    /// Stops it in the middle of whatever it does, or lets it go on.
+    pub(crate) fn hang(&self, hangs: bool) {
+        let pid = self.process.as_ref().expect("a running server").id().to_string();
+        let signal = if hangs { "-STOP" } else { "-CONT" };
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
     /// Starts it again, on the same port, with what persistence kept.
     pub(crate) fn restart(&mut self) {
         self.kill();

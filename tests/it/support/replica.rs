@@ -57,6 +57,11 @@ impl Replica {
         self.address
     }
 
+    /// What it logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
     /// Ends it; everything that it logged.
     pub(crate) fn ended_log(&mut self) -> String {
         self.kill();
