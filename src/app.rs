@@ -235,20 +235,22 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
     let running = metrics.running(config.backend().name());
     running.map_err(|error| StartError::Metrics(error.to_string()))?;
     note_limits(config, &metrics);
-    let stop = CancellationToken::new();
+    // First nobody is to come any more, then what waits here ends.
+    let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
     // What must be done before the process ends, and what ends with it.
     let (settling, background) = (TaskTracker::new(), TaskTracker::new());
     let store = Store::open(config, &metrics, &background)?;
     if let Store::Redis(store) = &store {
         background.spawn(prepare(store.queue()?));
     }
-    observe(config, &store, &metrics, &stop, &background)?;
+    observe(config, &store, &metrics, &leaving, &background)?;
     let waiters = Waiters::new(config.limits.replica_waiters);
     metrics.watch_waiters(&waiters.gauge());
     let (rules, http_config) = (Arc::new(rules(config)), Arc::new(http_config(config)?));
 
     let make_state = {
-        let (store, metrics, stop) = (store.clone(), Arc::clone(&metrics), stop.clone());
+        let (store, metrics) = (store.clone(), Arc::clone(&metrics));
+        let (leaving, stop) = (leaving.clone(), stop.clone());
         let (http_config, settling) = (Arc::clone(&http_config), settling.clone());
         move || {
             let queue = match store.queue() {
@@ -277,6 +279,7 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
                 messaging,
                 metrics: Arc::clone(&metrics),
                 config: Arc::clone(&http_config),
+                leaving: leaving.clone(),
                 stop: stop.clone(),
             }
         }
@@ -302,9 +305,21 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
     metrics.watch_connections(&stopper.gauge());
     announce(config, endpoint, ops, http_config.workers);
     let server = actix_web::rt::spawn(server);
+    let drain = Duration::from_secs(config.http.drain_seconds);
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {
+            leaving.cancel();
+            if !drain.is_zero() {
+                tracing::info!(seconds = drain.as_secs(), "not ready any more; serving on while load balancers notice");
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                    () = tokio::time::sleep(drain) => {}
+                }
+            }
+        }
+        // Somebody at the keyboard.
+        _ = interrupt.recv() => leaving.cancel(),
     }
     tracing::info!("stopping: waiting calls are told to ask again");
     let ended = async {

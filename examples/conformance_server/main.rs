@@ -95,6 +95,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             messaging: unused_mailbox(&metrics),
             metrics: Arc::clone(&metrics),
             config: Arc::clone(&settings),
+            leaving: stop.clone(),
             stop: stop.clone(),
         };
         let (server, stopper) = http::serve(vec![listener], None, &config, make_state)?;

@@ -16,6 +16,7 @@ pub struct Http {
     pub keep_alive_seconds: u64,
     pub request_timeout_seconds: u64,
     pub max_connections: usize,
+    pub drain_seconds: u64,
     pub shutdown_seconds: u64,
     pub tls_certificate_file: String,
     pub tls_key_file: String,

@@ -15,7 +15,7 @@ pub(super) async fn livez() -> Result<HttpResponse, Infallible> {
 /// `ok`, or the reason that metrics have too, and what to do about it. The cause itself may name what is
 /// nobody else's business, and is in the log.
 pub(super) async fn readyz(state: Data<HttpState>) -> Result<HttpResponse, Infallible> {
-    let now = if state.stop.is_cancelled() {
+    let now = if state.leaving.is_cancelled() {
         Readiness::Stopping
     } else {
         state.messaging.ready().await.map_or_else(|unready| unready.reason, |()| Readiness::Ok)

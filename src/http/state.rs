@@ -67,6 +67,8 @@ pub struct HttpState {
     pub metrics: Arc<Metrics>,
     /// The settings.
     pub config: Arc<HttpConfig>,
+    /// Cancelled: the replica is to go away, and gets no more calls from those who ask whether it is ready.
+    pub leaving: CancellationToken,
     /// Cancelled: the replica goes away.
     pub stop: CancellationToken,
 }

@@ -61,7 +61,7 @@ def test_every_setting_can_be_set(tmp_path):
     """All of default.toml but what the chart decides comes through it unchanged in kind."""
     with open(chart.ROOT / "deploy" / "config" / "default.toml", "rb") as file:
         defaults = tomllib.load(file)
-    for section, key in (("http", "host"), ("http", "port"), ("http", "allowed_hosts"), ("ops", "listen"), ("auth", "mode"), ("queue", "backend"), ("redis", "url")):
+    for section, key in (("http", "host"), ("http", "port"), ("http", "allowed_hosts"), ("http", "drain_seconds"), ("ops", "listen"), ("auth", "mode"), ("queue", "backend"), ("redis", "url")):
         del defaults[section][key]
     docs = chart.render({"redis": {"url": "redis://h"}, "config": {section: keys for section, keys in defaults.items() if keys}})
     done = check_config(docs, tmp_path, {"REDIS_URL": "redis://h"})

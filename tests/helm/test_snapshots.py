@@ -1,6 +1,7 @@
 """What a change does to the manifests is seen in review: the whole of some value sets, and by name what a cluster relies on."""
 
 import pathlib
+import tomllib
 
 import pytest
 import yaml
@@ -250,11 +251,13 @@ def test_an_autoscaler_owns_the_number_of_replicas():
     assert 'namespace="mail",pod=~"mcp-server-' in triggers[1]["metadata"]["query"]
 
 
-def test_a_stopping_pod_is_held_only_where_kubernetes_can():
-    assert chart.container(chart.rendered("minimal", kubernetes="1.30"))["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
-    assert "lifecycle" not in chart.container(chart.rendered("minimal", kubernetes="1.29"))
-    none = chart.render({**URL, "drain": {"delaySeconds": 0}})
-    assert "lifecycle" not in chart.container(none)
+def test_a_stopping_pod_holds_itself():
+    def config(docs):
+        return tomllib.loads(chart.named(docs, "ConfigMap")["data"]["config.toml"])
+
+    assert config(chart.rendered("minimal"))["http"]["drain_seconds"] == 5
+    assert config(chart.render({**URL, "drain": {"delaySeconds": 0}}))["http"]["drain_seconds"] == 0
+    assert "lifecycle" not in chart.container(chart.rendered("minimal"))
 
 
 def test_what_fits_into_memory_is_all_that_may_wait():

@@ -316,6 +316,43 @@ async fn a_stopping_replica_tells_those_who_wait_to_ask_again() {
 }
 
 #[tokio::test]
+async fn a_replica_that_drains_is_not_ready_and_serves_on_until_its_time_is_over() {
+    let redis = RedisServer::start(Persistence::None);
+    let mut one = Replica::with(&redis.url(), &[("MCP_MESSAGING__HTTP__DRAIN_SECONDS", "2")]).await;
+    let reader = tokio::spawn({
+        let bob = one.agent("bob");
+        async move { bob.fetch(60).await }
+    });
+    waiting(&one, 1).await;
+    one.terminate();
+    one.says("not ready any more").await;
+    let (status, said) = one.get("/readyz").await;
+    assert_eq!(status, 503);
+    assert!(said.starts_with("stopping"), "{said}");
+    // On a new connection, as from a balancer that has not noticed; and who waits goes on waiting.
+    let carol = one.agent("carol");
+    carol.send("dave", "still here").await;
+    assert_eq!(one.agent("dave").texts(0).await, ["still here"]);
+    carol.send("bob", "woken").await;
+    assert_eq!(texts(&reader.await.unwrap()), ["woken"]);
+    let told = tokio::spawn({
+        let erin = one.agent("erin");
+        async move { erin.fetch(60).await }
+    });
+    assert!(one.ended(secs(10)).await.success());
+    assert_eq!(texts(&told.await.unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_drain() {
+    let mut one = Replica::start(&[("MCP_MESSAGING__HTTP__DRAIN_SECONDS", "600")]);
+    one.terminate();
+    one.says("not ready any more").await;
+    one.terminate();
+    assert!(one.ended(secs(10)).await.success());
+}
+
+#[tokio::test]
 async fn a_rolling_restart_under_load_loses_nothing_and_repeats_nothing() {
     let (redis, mut one, two) = two().await;
     let (before, after) = (one.agent("alice"), two.agent("alice"));

@@ -32,7 +32,7 @@
     (printf "%s.%s.svc.%s" $service .Release.Namespace .Values.clusterDomain))
   .Values.allowedHosts
 -}}
-{{- $_ := set $own "http" (dict "allowed_hosts" (uniq $names)) -}}
+{{- $_ := set $own "http" (dict "allowed_hosts" (uniq $names) "drain_seconds" .Values.drain.delaySeconds) -}}
 {{- $all := mergeOverwrite (deepCopy .Values.config) $own -}}
 {{- range $n, $section := keys $all | sortAlpha }}
 {{- if $n }}

@@ -84,8 +84,3 @@ annotations:
 {{- define "mcp-messaging.callSeconds" -}}
 {{- add (int (dig "limits" "max_wait_seconds" 300 .Values.config)) 30 -}}
 {{- end }}
-
-{{/* Kubernetes can hold a stopping pod by itself. */}}
-{{- define "mcp-messaging.canDelay" -}}
-{{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}true{{ end -}}
-{{- end }}

@@ -126,6 +126,7 @@ impl House {
                     messaging,
                     metrics: Arc::clone(&metrics),
                     config: Arc::clone(&shared),
+                    leaving: stop.clone(),
                     stop: stop.clone(),
                 }
             }
