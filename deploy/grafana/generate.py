@@ -203,10 +203,6 @@ def events(event, by=""):
     return f'sum{by} (rate(mcp_messaging_messages_total{{$scope, event="{event}"}}[$__rate_interval]))'
 
 
-def or_zero(expression):
-    return f"({expression} or vector(0))"
-
-
 def by_replica(expression):
     """With a 0 for each replica that has nothing to say, so that a flat line is told from a missing one."""
     return f"{expression} or sum by (instance) (up{{$scope}}) * 0"
@@ -216,27 +212,45 @@ DELIVERY = "mcp_messaging_delivery_latency_seconds"
 WAKEUP = "mcp_messaging_wakeup_latency_seconds"
 REDIS = "mcp_messaging_redis_command_duration_seconds"
 CALLS = "mcp_server_operation_duration_seconds"
-FIRST_DELIVERIES = f"({or_zero(events('delivered'))} - {or_zero(events('redelivered'))})"
+FIRST_DELIVERIES = f"({events('delivered')} - {events('redelivered')})"
 FAILED_CALLS = by_replica(f"sum by (instance) (rate({CALLS}_count{{$scope, {OUR_FAULT}}}[$__rate_interval]))")
 REDIS_P99_BY_REPLICA = quantile(0.99, REDIS, "instance")
 WAKEUP_P99_BY_REPLICA = quantile(0.99, WAKEUP, "instance")
 IN_TIME = (
-    f'sum(increase({REDIS}_bucket{{$scope, function="mb1_send", le="0.5"}}[$__range]))'
-    f' / sum(increase({REDIS}_count{{$scope, function="mb1_send"}}[$__range]))'
+    'sum(increase(mcp_messaging_send_duration_seconds_bucket{$scope, outcome!="failed", le="0.5"}[$__range]))'
+    " / sum(increase(mcp_messaging_send_duration_seconds_count{$scope}[$__range]))"
 )
+
+
+def whole(metric, by="job", labels=""):
+    """Of the store as a whole: one replica exports it, whichever of those that the reader picked or not."""
+    return f"max by ({by}) (mcp_messaging_{metric}{{$scope{labels}}})"
+
+
+def limit(name):
+    return f'mcp_messaging_limit{{$scope, limit="{name}"}}'
+
+
+FULLEST = [
+    (f"{whole('fullest_inbox_messages')} / min by (job) ({limit('inbox_messages')})", "messages of {{job}}"),
+    (f"{whole('fullest_inbox_bytes')} / min by (job) ({limit('inbox_bytes')})", "bytes of {{job}}"),
+]
+REFUSALS = ('sum by (reason) (rate(mcp_messaging_refusals_total{$scope}[$__rate_interval])) > 0', "{{reason}}")
+FOUND_EXPIRED = "sum(rate(mcp_messaging_messages_expired_total{$scope}[$__rate_interval]))"
 
 GUIDE = """
 | What you see | Who is at fault | Look at |
 |-|-|-|
 | *Redis calls by replica*: **every** line rises, calls fail everywhere | Redis, or the way to it | **Redis**: which function; *Connected*, *Reconnects* |
 | *Redis calls by replica*: **one** line rises | that replica, or its machine | **Replicas**: CPU, memory |
-| *Connected to Redis* is 0 and calls fail as `unavailable` | Redis is down | **Redis**: *Connected*; `GET /readyz` of a replica says why |
+| *Ready* falls and calls fail as `unavailable` | Redis, or the way to it | **Replicas**: *Not ready, by reason*; **Redis**: *Connected*, *Errors by kind* |
 | *Missed wake-ups* rises, or one line of *Wake-up by replica* stands out | that replica does not wake its waiters | **Redis**: *Missed wake-ups*, *Deaf subscriptions* |
-| *Messages*: accepted stays above delivered, waiters are few | clients that never read | **Delivery**: *Unread*, then *Refused* once an inbox is full |
-| *Trouble*: `refused` rises and Redis is well | an inbox is full, or a client sends what is not allowed | **Delivery**: *Sends by outcome* |
+| *Messages queued* and *Oldest message* rise, waiters are few | clients that never read | **Delivery**: *Unread*, *Fullest inbox* |
+| *Trouble*: `refused` rises | an inbox is full, or a client sends what is not allowed | **Delivery**: *Refusals by reason* |
+| *Trouble*: `failed` rises | Redis, or the way to it | **Redis**: *Errors by kind* |
 | *Trouble*: `expired` rises | mail lies longer than it lives | **Delivery**: *Age at delivery* |
 | *Trouble*: `redelivered` rises | clients break off, or take mail without confirming it | **Delivery**: *Handed out and not acknowledged* |
-| two versions for longer than a rollout takes | the rollout is stuck | **Replicas**: *Replicas by version*, *Restarts* |
+| two versions for longer than a rollout takes, or *Ready* below 100 % | the rollout is stuck | **Replicas**: *Not ready, by reason*, *Replicas by version*, *Uptime* |
 
 Each alert has a section in `docs/runbook.md`: what it means, how to confirm it, what to do.
 """.strip()
@@ -263,17 +277,17 @@ OVERVIEW = dashboard(
             levels("red", (1, "orange"), (2, "green")),
         ),
         stat(
-            "Connected to Redis",
-            "Share of replicas whose subscriber is connected. Healthy: 100 %. 0 % is Redis or the network; something between is one "
-            "replica (see Redis). A server with the memory backend shows 0 %.",
-            "avg(mcp_messaging_redis_connected{$scope})",
+            "Ready",
+            "Share of replicas that are ready. Healthy: 100 %. 0 % is Redis or the way to it; something between is one replica, or a rollout "
+            "that does not get on. Replicas, Not ready by reason, says which and why.",
+            'avg(mcp_messaging_ready{$scope, reason="ok"})',
             "percentunit",
             levels("red", (0.01, "orange"), (1, "green")),
         ),
         stat(
             "Sends taken in time",
-            "Share of sends that Redis took within 0.5 s, over the shown range: the indicator of the objective (99.9 % in 30 days). "
-            "Below: see Redis for which function and which replica.",
+            "Share of messages given to send that the store took or refused by a rule within 0.5 s, over the shown range: the indicator of the "
+            "objective (99.9 % in 30 days). What the store failed counts against it. Below: see Redis for which function and which replica.",
             IN_TIME,
             "percentunit",
             levels("red", (0.99, "orange"), (0.999, "green")),
@@ -298,6 +312,52 @@ OVERVIEW = dashboard(
         ),
     ),
     row(
+        "What lies in the inboxes?",
+        stat(
+            "Messages queued",
+            "Live messages in all inboxes. What is healthy is yours to know; rising without end, recipients do not read (Delivery, Unread).",
+            f"sum({whole('queued_messages')})",
+            "short",
+            levels("green"),
+        ),
+        stat(
+            "Oldest message",
+            "Age of the oldest message in any inbox. Near the life of a message (300 s), it will expire: somebody does not read.",
+            f"max({whole('oldest_message_age_seconds')})",
+            "s",
+            levels("green"),
+        ),
+        stat(
+            "Fullest inbox",
+            "How full the fullest inbox is, by messages or by bytes. At 100 % sends to it are refused. list_clients shows whose it is.",
+            f"max({FULLEST[0][0]} or {FULLEST[1][0]})",
+            "percentunit",
+            levels("green", (0.8, "red")),
+        ),
+        stat(
+            "Clients waiting",
+            "Clients that wait for mail now, on any replica. Fewer than usual: agents have gone, or cannot connect.",
+            "sum(" + whole("clients", labels=', state="waiting"') + ")",
+            "short",
+            levels("green"),
+        ),
+        stat(
+            "Refused",
+            "Messages, calls and requests refused in the shown range, by any rule. Delivery, Refusals by reason, says which.",
+            "sum(increase(mcp_messaging_refusals_total{$scope}[$__range]))",
+            "short",
+            levels("green"),
+            decimals=0,
+        ),
+        stat(
+            "Counted",
+            "How long ago one of the replicas counted what lies in the inboxes. Healthy: under a minute or so. Old: the numbers beside it are old too.",
+            f"time() - max({whole('sample_timestamp_seconds')})",
+            "s",
+            levels("green", (300, "red")),
+        ),
+    ),
+    row(
         "Are messages flowing?",
         graph(
             "Messages",
@@ -309,11 +369,12 @@ OVERVIEW = dashboard(
         ),
         graph(
             "Trouble",
-            "Messages handed out again, expired unread (counted when the sender is told), and sends that were refused (a full inbox, a "
-            "broken rule, or a store that failed). Healthy: near 0. The Delivery dashboard has each of them.",
-            (or_zero(events("refused")), "refused"),
-            (or_zero(events("redelivered")), "redelivered"),
-            (or_zero(events("expired")), "expired"),
+            "Messages handed out again, found to have expired unread, refused by a rule (a full inbox, say), and failed by the store. Healthy: "
+            "near 0. failed is ours, the rest is mostly what clients do. The Delivery dashboard has each of them.",
+            (events("failed"), "failed"),
+            (events("refused"), "refused"),
+            (events("redelivered"), "redelivered"),
+            (FOUND_EXPIRED, "expired"),
             unit="mps",
             width=12,
         ),
@@ -330,7 +391,7 @@ OVERVIEW = dashboard(
         graph(
             "Calls that failed",
             "unavailable and internal are ours: Redis does not answer, or a fault (the log has it at level error). tool_error was "
-            "refused with a reason, or is a send that the store failed. cancelled: the client hung up. The rest are malformed requests.",
+            "refused with a reason. cancelled: the client hung up. The rest are malformed requests.",
             (f'sum by (error_type) (rate({CALLS}_count{{$scope, error_type!=""}}[$__rate_interval]))', "{{error_type}}"),
             unit="reqps",
             noValue="none so far",
@@ -392,7 +453,54 @@ OVERVIEW = dashboard(
 
 DELIVERY_BOARD = dashboard(
     "Delivery",
-    "What becomes of messages: accepted, delivered, redelivered, expired, refused, and how old they get.",
+    "What becomes of messages: accepted, delivered, redelivered, expired, refused, how many lie there, and how old they get.",
+    row(
+        "In the inboxes",
+        graph(
+            "Messages queued",
+            "Live messages in all inboxes, counted now and then by one replica. Rising without end: recipients do not read.",
+            (whole("queued_messages"), "{{job}}"),
+            unit="short",
+            width=6,
+        ),
+        graph(
+            "Bytes queued",
+            "What the inboxes take in the store, what expired and was not dropped yet included. Keep maxmemory of Redis well above it.",
+            (whole("queued_bytes"), "{{job}}"),
+            unit="bytes",
+            width=6,
+        ),
+        graph(
+            "Oldest message",
+            "Age of the oldest message in any inbox. When it nears the life of a message (300 s), messages expire.",
+            (whole("oldest_message_age_seconds"), "{{job}}"),
+            unit="s",
+            width=6,
+        ),
+        graph(
+            "Fullest inbox, share of its limit",
+            "At 100 % sends to it are refused (inbox_full). list_clients shows the queue depth of each client.",
+            *FULLEST,
+            unit="percentunit",
+            width=6,
+            limit=0.8,
+        ),
+        graph(
+            "Inboxes with messages",
+            "In how many inboxes the queued messages lie. Few inboxes with many messages: single recipients do not read. Many: most do not.",
+            (whole("inboxes"), "{{job}}"),
+            unit="short",
+            width=12,
+        ),
+        graph(
+            "Clients by state",
+            "Waiting for mail now, active (seen within 5 minutes), or away. All waiting ones gone at once: a proxy cuts long calls, or a rollout.",
+            (whole("clients", "job, state"), "{{state}}"),
+            unit="short",
+            width=12,
+            stacked=True,
+        ),
+    ),
     row(
         "Accepted and delivered",
         graph(
@@ -427,7 +535,7 @@ DELIVERY_BOARD = dashboard(
             "Handed out and not acknowledged",
             "Delivered minus acknowledged, per second. Healthy: around 0. Above 0 for long: clients or proxies break connections off "
             "while mail is written, or fetch with ack=manual and never pass the receipt.",
-            (f"{events('delivered')} - {or_zero(events('acknowledged'))}", "not acknowledged"),
+            (f"{events('delivered')} - {events('acknowledged')}", "not acknowledged"),
             unit="mps",
             width=12,
         ),
@@ -437,29 +545,46 @@ DELIVERY_BOARD = dashboard(
         graph(
             "Redelivered, share of deliveries",
             "Healthy: below 1 %. More: see Handed out and not acknowledged; a load balancer whose timeout is shorter than a wait does it too.",
-            (f"{or_zero(events('redelivered'))} / {events('delivered')}", "redelivered"),
+            (f"{events('redelivered')} / {events('delivered')}", "redelivered"),
             unit="percentunit",
             limit=0.1,
         ),
         graph(
             "Expired",
-            "Messages whose life ended unread, counted when their sender is told: at its next contact, so later than they expired. More: "
-            "recipients are gone, or read less often than messages live (MESSAGE_TTL_SECONDS).",
-            (or_zero(events("expired")), "expired"),
+            "Messages whose life ended unread: found (soon after), and told (at the next contact of their sender). More: recipients are gone, or "
+            "read less often than messages live (MESSAGE_TTL_SECONDS). Found far above told: senders do not come back to hear of it.",
+            (FOUND_EXPIRED, "found"),
+            (events("expired"), "told"),
             unit="mps",
         ),
         graph(
             "Refused, share of sends",
-            "Healthy: near 0. With Redis well: a full inbox or a broken rule, and the sender was told which. With Redis unwell: sends that the "
-            "store failed count here too.",
-            (f"{or_zero(events('refused'))} / ({events('accepted')} + {or_zero(events('refused'))})", "refused"),
+            "Healthy: near 0. A full inbox or a broken rule, and the sender was told which: see Refusals by reason.",
+            (f"{events('refused')} / ({events('accepted')} + {events('refused')})", "refused"),
             unit="percentunit",
             limit=0.05,
         ),
         graph(
+            "Refusals by reason",
+            "Messages, calls and requests that were refused. inbox_full: its owner does not read. replica_busy: add replicas. host and origin: "
+            "http.allowed_hosts and allowed_origins. The rest: a client does what is not allowed, and was told what.",
+            REFUSALS,
+            unit="short",
+            noValue="none so far",
+            width=12,
+        ),
+        graph(
+            "Handed out and given back",
+            "Batches that went back at once. unwritten: clients or proxies cut connections while mail is written. given_up: calls that end "
+            "early. store_failed: Redis did not answer. Their messages come again.",
+            ("sum by (why) (rate(mcp_messaging_leases_returned_total{$scope}[$__rate_interval]))", "{{why}}"),
+            unit="short",
+            width=12,
+        ),
+        graph(
             "Sends by outcome",
-            "Calls of send_message and send_message_and_wait. ok: accepted. tool_error: every recipient was refused. unavailable: Redis "
-            "did not answer. cancelled: the client hung up, what it sent stays sent.",
+            "Calls of send_message and send_message_and_wait. ok: accepted. tool_error: every recipient was refused. unavailable: the store "
+            "failed. cancelled: the client hung up, what it sent stays sent.",
             (f'sum by (error_type) (rate({CALLS}_count{{$scope, {SENDS}, error_type!=""}}[$__rate_interval]))', "{{error_type}}"),
             (f'sum (rate({CALLS}_count{{$scope, {SENDS}, error_type=""}}[$__rate_interval]))', "ok"),
             unit="reqps",
@@ -519,7 +644,7 @@ REDIS_BOARD = dashboard(
         graph(
             "Connected, by replica",
             "1 while the replica's subscriber is connected. All at 0: Redis or the network. One at 0: that replica's way to Redis. A server with "
-            "the memory backend stays at 0.",
+            "the memory backend has no line.",
             ("max by (instance) (mcp_messaging_redis_connected{$scope})", "{{instance}}"),
             unit="short",
             max=1,
@@ -537,6 +662,29 @@ REDIS_BOARD = dashboard(
             "log says which at level error, and /readyz of a replica says why it is not ready.",
             (FAILED_CALLS, "{{instance}}"),
             unit="reqps",
+        ),
+    ),
+    row(
+        "What does it answer?",
+        graph(
+            "Errors by kind",
+            "Attempts that failed, those repeated with success included. timeout, connection: Redis is away or slow. not_ready: it loads or fails over. "
+            "memory: maxmemory is reached. read_only: a failover left us at a replica, or the disk is full. denied: a right is missing.",
+            ("sum by (kind) (rate(mcp_messaging_redis_errors_total{$scope}[$__rate_interval]))", "{{kind}}"),
+            unit="ops",
+        ),
+        graph(
+            "Repeated attempts",
+            "Healthy: 0. Repetitions without failed calls: short trouble that nobody felt. The log has what lasts.",
+            ("sum by (instance) (rate(mcp_messaging_redis_retries_total{$scope}[$__rate_interval]))", "{{instance}}"),
+            unit="ops",
+        ),
+        graph(
+            "Revision of the functions",
+            "Of each replica, and of Redis as it last saw it. Redis below a replica: that one may not load its own; run mcp-messaging migrate. Above: "
+            "a newer version runs beside it, which is all right.",
+            ("max by (instance, side) (mcp_messaging_function_revision{$scope})", "{{instance}} {{side}}"),
+            unit="short",
         ),
     ),
     row(
@@ -644,9 +792,24 @@ REPLICAS_BOARD = dashboard(
             "Replicas by version",
             "Two versions during a rollout, then one. Two for longer: the rollout is stuck, the new version is probably not ready; its "
             "/readyz says why.",
-            ("count by (version) (mcp_messaging_build_info{$scope})", "{{version}}"),
+            ("count by (version, revision) (mcp_messaging_build_info{$scope})", "{{version}} {{revision}}"),
             unit="short",
             stacked=True,
+        ),
+        graph(
+            "Not ready, by reason",
+            "How many replicas are not ready, and why, in the words of /readyz. New ones with a reason while old ones serve: the rollout is stuck. All "
+            "with the same: Redis.",
+            ('sum by (reason) (mcp_messaging_ready{$scope, reason!="ok"})', "{{reason}}"),
+            unit="short",
+            stacked=True,
+        ),
+        graph(
+            "Ready, by replica",
+            "1 while the replica is ready for requests. One at 0: the load balancer sends it nothing; its /readyz says why.",
+            ('max by (instance) (mcp_messaging_ready{$scope, reason="ok"})', "{{instance}}"),
+            unit="short",
+            max=1,
         ),
         graph(
             "Uptime",
@@ -666,11 +829,10 @@ REPLICAS_BOARD = dashboard(
         "Load",
         graph(
             "Waiting calls",
-            "A replica refuses further ones at limits.replica_waiters (50,000). Very uneven: the load balancer pins clients.",
+            "A replica refuses further ones at limits.replica_waiters. Very uneven: the load balancer pins clients.",
             ("sum by (instance) (mcp_messaging_waiters{$scope})", "{{instance}}"),
             unit="short",
             width=6,
-            limit=40000,
         ),
         graph(
             "Listeners",
@@ -739,6 +901,30 @@ REPLICAS_BOARD = dashboard(
             unit="percentunit",
             width=6,
             limit=0.8,
+        ),
+        graph(
+            "Connections, share of the limit",
+            "Open connections against http.max_connections. At 100 % nobody gets in: add replicas. Far more connections than calls: look at the "
+            "keep-alive of the load balancer.",
+            (f"max by (instance) (mcp_messaging_connections{{$scope}} / on (job, instance) {limit('connections')})", "{{instance}}"),
+            unit="percentunit",
+            width=6,
+            limit=0.8,
+        ),
+        graph(
+            "Waiting calls, share of the limit",
+            "Waiting calls against limits.replica_waiters. At 100 % further ones are refused with replica_busy.",
+            (f"max by (instance) (mcp_messaging_waiters{{$scope}} / on (job, instance) {limit('replica_waiters')})", "{{instance}}"),
+            unit="percentunit",
+            width=6,
+            limit=0.8,
+        ),
+        graph(
+            "Spans lost",
+            "Spans that did not get to the collector: it is away, or takes them too slowly (OTEL_BSP_MAX_QUEUE_SIZE). Mail is not concerned.",
+            ("sum by (instance) (rate(mcp_messaging_spans_dropped_total{$scope}[$__rate_interval]))", "{{instance}}"),
+            unit="ops",
+            width=6,
         ),
         graph(
             "Threads",

@@ -21,14 +21,11 @@ pub(super) async fn readyz(state: Data<HttpState>) -> Result<HttpResponse, Infal
         state.messaging.ready().await.map_or_else(|unready| unready.reason, |()| Readiness::Ok)
     };
     state.metrics.ready(now);
-    Ok(match now {
-        Readiness::Ok => HttpResponse::Ok().body("ok"),
-        reason => HttpResponse::ServiceUnavailable().body(format!(
-            "{}: {}",
-            reason.label(),
-            reason.remedy()
-        )),
-    })
+    if now == Readiness::Ok {
+        return Ok(HttpResponse::Ok().body("ok"));
+    }
+    let why = format!("{}: {}", now.label(), now.remedy());
+    Ok(HttpResponse::ServiceUnavailable().body(why))
 }
 
 pub(super) async fn metrics(state: Data<HttpState>) -> Result<HttpResponse, Infallible> {

@@ -196,14 +196,14 @@ mod tests {
 
     #[test]
     fn every_word_stands_for_one_value() {
-        fn distinct(labels: Vec<&str>) {
+        fn distinct(labels: &[&str]) {
             assert_eq!(labels.iter().collect::<HashSet<_>>().len(), labels.len(), "{labels:?}");
         }
-        distinct(MessageEvent::ALL.iter().map(|value| value.label()).collect());
-        distinct(Refusal::ALL.iter().map(|value| value.label()).collect());
-        distinct(SendOutcome::ALL.iter().map(|value| value.label()).collect());
-        distinct(Returned::ALL.iter().map(|value| value.label()).collect());
-        distinct(RedisError::ALL.iter().map(|value| value.label()).collect());
-        distinct(Readiness::ALL.iter().map(|value| value.label()).collect());
+        distinct(&MessageEvent::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
+        distinct(&Refusal::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
+        distinct(&SendOutcome::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
+        distinct(&Returned::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
+        distinct(&RedisError::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
+        distinct(&Readiness::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
     }
 }

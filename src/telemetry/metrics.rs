@@ -36,28 +36,38 @@ pub struct Operation {
 /// The metrics of one process.
 pub struct Metrics {
     registry: Registry,
+    mail: MailMetrics,
+    replica: ReplicaMetrics,
+    operations: HistogramVec,
+    sampled: Sampled,
+    redis: RedisMetrics,
+}
+
+/// What happens to messages.
+struct MailMetrics {
     messages: IntCounterVec,
     refusals: IntCounterVec,
     found_expired: IntCounter,
     returned: IntCounterVec,
     sends: HistogramVec,
     delivery_latency: Histogram,
-    deaf_subscriptions: IntCounter,
-    missed_wakeups: IntCounter,
-    spans_dropped: IntCounter,
-    unconfirmed_sends: IntCounter,
-    subscriptions: IntGauge,
-    waiters: IntGauge,
-    connections: IntGauge,
-    listeners: IntGauge,
     wakeups: Histogram,
+    missed_wakeups: IntCounter,
+    unconfirmed_sends: IntCounter,
+}
+
+/// How this process is.
+struct ReplicaMetrics {
     ready: IntGaugeVec,
     limits: IntGaugeVec,
-    waiters_now: OnceLock<Arc<AtomicUsize>>,
+    connections: IntGauge,
     connections_now: OnceLock<Arc<AtomicUsize>>,
-    operations: HistogramVec,
-    sampled: Sampled,
-    redis: RedisMetrics,
+    waiters: IntGauge,
+    waiters_now: OnceLock<Arc<AtomicUsize>>,
+    listeners: IntGauge,
+    subscriptions: IntGauge,
+    deaf_subscriptions: IntCounter,
+    spans_dropped: IntCounter,
 }
 
 /// Registered once Redis is used: without it there is nothing to say.
@@ -74,11 +84,11 @@ impl RedisMetrics {
     fn new() -> Result<Self, Error> {
         Ok(Self {
             calls: HistogramVec::new(
-                HistogramOpts::new(
+                latency(
                     "mcp_messaging_redis_command_duration_seconds",
                     "Time of one Redis Function, repetitions included.",
-                )
-                .buckets(vec![0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5, 2.0, 5.0]),
+                    &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5, 2.0, 5.0],
+                ),
                 &["function"],
             )?,
             errors: counters(
@@ -98,12 +108,10 @@ impl RedisMetrics {
                 "mcp_messaging_redis_connected",
                 "1 while the subscriber is connected to Redis. Not there with the memory backend.",
             )?,
-            revisions: IntGaugeVec::new(
-                Opts::new(
-                    "mcp_messaging_function_revision",
-                    "Revision of the Redis Functions: in this program (library) and in Redis as last seen (server; 0: not seen yet).",
-                ),
-                &["side"],
+            revisions: gauges(
+                "mcp_messaging_function_revision",
+                "Revision of the Redis Functions: in this program (library) and in Redis as last seen (server; 0: not seen yet).",
+                "side",
             )?,
         })
     }
@@ -127,57 +135,77 @@ fn counter_of(
     Ok(counter)
 }
 
-impl Metrics {
-    /// A fresh registry with every metric in it; those of Redis come with [`redis_used`](Self::redis_used).
-    ///
-    /// # Errors
-    /// A name or label that Prometheus does not allow: a fault of ours.
-    pub fn new() -> Result<Self, Error> {
-        let counter = |name: &str, help: &str| IntCounter::new(name, help);
-        let latency = |name: &str, help: &str, buckets: &[f64]| {
-            HistogramOpts::new(name, help).buckets(buckets.to_vec())
-        };
-        let metrics = Self {
-            registry: Registry::new(),
-            messages: counter_of(
-                "mcp_messaging_messages_total",
-                "Messages by what happened to them.",
-                "event",
-                MessageEvent::ALL.iter().map(|event| event.label()),
-            )?,
-            refusals: counter_of(
-                "mcp_messaging_refusals_total",
-                "Messages, calls and requests that were refused, by why. Who asked was told.",
-                "reason",
-                Refusal::ALL.iter().map(|reason| reason.label()),
-            )?,
+/// Puts a metric into the registry.
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    made: Result<C, Error>,
+) -> Result<C, Error> {
+    let metric = made?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn latency(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
+    HistogramOpts::new(name, help).buckets(buckets.to_vec())
+}
+
+fn gauges(name: &str, help: &str, label: &str) -> Result<IntGaugeVec, Error> {
+    IntGaugeVec::new(Opts::new(name, help), &[label])
+}
+
+impl MailMetrics {
+    fn new(registry: &Registry) -> Result<Self, Error> {
+        let counter = |name, help| registered(registry, IntCounter::new(name, help));
+        let histogram = |opts| registered(registry, Histogram::with_opts(opts));
+        let sends = HistogramVec::new(
+            latency(
+                "mcp_messaging_send_duration_seconds",
+                "Time that the store took for one message of a send, repetitions included, by how it ended.",
+                &[0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5, 2.0, 5.0],
+            ),
+            &["outcome"],
+        );
+        let sends = registered(registry, sends)?;
+        for outcome in SendOutcome::ALL {
+            sends.with_label_values(&[outcome.label()]);
+        }
+        let messages = counter_of(
+            "mcp_messaging_messages_total",
+            "Messages by what happened to them.",
+            "event",
+            MessageEvent::ALL.iter().map(|event| event.label()),
+        );
+        let refusals = counter_of(
+            "mcp_messaging_refusals_total",
+            "Messages, calls and requests that were refused, by why. Who asked was told.",
+            "reason",
+            Refusal::ALL.iter().map(|reason| reason.label()),
+        );
+        let returned = counter_of(
+            "mcp_messaging_leases_returned_total",
+            "Batches that were handed out and went back at once, by why. Their messages come again.",
+            "why",
+            Returned::ALL.iter().map(|why| why.label()),
+        );
+        Ok(Self {
+            messages: registered(registry, messages)?,
+            refusals: registered(registry, refusals)?,
             found_expired: counter(
                 "mcp_messaging_messages_expired_total",
                 "Messages found to have expired unread, whether or not their sender came to hear of it.",
             )?,
-            returned: counter_of(
-                "mcp_messaging_leases_returned_total",
-                "Batches that were handed out and went back at once, by why. Their messages come again.",
-                "why",
-                Returned::ALL.iter().map(|why| why.label()),
-            )?,
-            sends: HistogramVec::new(
-                latency(
-                    "mcp_messaging_send_duration_seconds",
-                    "Time that the store took for one message of a send, repetitions included, by how it ended.",
-                    &[0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5, 2.0, 5.0],
-                ),
-                &["outcome"],
-            )?,
-            delivery_latency: Histogram::with_opts(latency(
+            returned: registered(registry, returned)?,
+            sends,
+            delivery_latency: histogram(latency(
                 "mcp_messaging_delivery_latency_seconds",
                 "From acceptance to delivery of a message.",
                 &[0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0],
             ))?,
-            deaf_subscriptions: counter(
-                "mcp_messaging_deaf_subscriptions_total",
-                "Subscriptions found deaf on a healthy connection and renewed.",
-            )?,
+            wakeups: histogram(latency(
+                "mcp_messaging_wakeup_latency_seconds",
+                "From acceptance of a message to the waiter that it woke.",
+                &[0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 5.0, 20.0],
+            ))?,
             missed_wakeups: counter(
                 "mcp_messaging_missed_wakeups_total",
                 "Wake-ups that only the safety poll brought. Must stay 0.",
@@ -186,87 +214,82 @@ impl Metrics {
                 "mcp_messaging_unconfirmed_sends_total",
                 "Sends that too few replicas of Redis had in time.",
             )?,
+        })
+    }
+}
+
+impl ReplicaMetrics {
+    fn new(registry: &Registry) -> Result<Self, Error> {
+        let counter = |name, help| registered(registry, IntCounter::new(name, help));
+        let gauge = |name, help| registered(registry, IntGauge::new(name, help));
+        let ready = gauges(
+            "mcp_messaging_ready",
+            "1 for the one reason that holds: ok, or why this replica is not ready.",
+            "reason",
+        );
+        let limits = gauges(
+            "mcp_messaging_limit",
+            "Limits in force, in their own unit: what is measured stays below them.",
+            "limit",
+        );
+        Ok(Self {
+            ready: registered(registry, ready)?,
+            limits: registered(registry, limits)?,
+            connections: gauge(
+                "mcp_messaging_connections",
+                "Connections that are open to this replica.",
+            )?,
+            connections_now: OnceLock::new(),
+            waiters: gauge("mcp_messaging_waiters", "Calls that wait in this replica.")?,
+            waiters_now: OnceLock::new(),
+            listeners: gauge(
+                "mcp_messaging_listeners",
+                "Inboxes that listeners of this replica watch, counted once per listener.",
+            )?,
+            subscriptions: gauge(
+                "mcp_messaging_subscriptions",
+                "Wake channels that this replica hears.",
+            )?,
+            deaf_subscriptions: counter(
+                "mcp_messaging_deaf_subscriptions_total",
+                "Subscriptions found deaf on a healthy connection and renewed.",
+            )?,
             spans_dropped: counter(
                 "mcp_messaging_spans_dropped_total",
                 "Spans that did not get to the collector: it was away, or they came too fast.",
             )?,
-            subscriptions: IntGauge::new(
-                "mcp_messaging_subscriptions",
-                "Wake channels that this replica hears.",
-            )?,
-            waiters: IntGauge::new("mcp_messaging_waiters", "Calls that wait in this replica.")?,
-            connections: IntGauge::new(
-                "mcp_messaging_connections",
-                "Connections that are open to this replica.",
-            )?,
-            listeners: IntGauge::new(
-                "mcp_messaging_listeners",
-                "Inboxes that listeners of this replica watch, counted once per listener.",
-            )?,
-            wakeups: Histogram::with_opts(latency(
-                "mcp_messaging_wakeup_latency_seconds",
-                "From acceptance of a message to the waiter that it woke.",
-                &[0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 5.0, 20.0],
-            ))?,
-            ready: IntGaugeVec::new(
-                Opts::new(
-                    "mcp_messaging_ready",
-                    "1 for the one reason that holds: ok, or why this replica is not ready.",
-                ),
-                &["reason"],
-            )?,
-            limits: IntGaugeVec::new(
-                Opts::new(
-                    "mcp_messaging_limit",
-                    "Limits in force, in their own unit: what is measured stays below them.",
-                ),
-                &["limit"],
-            )?,
-            waiters_now: OnceLock::new(),
-            connections_now: OnceLock::new(),
-            operations: HistogramVec::new(
-                latency(
-                    "mcp_server_operation_duration_seconds",
-                    "Duration of MCP requests; waits are part of it.",
-                    &[
-                        0.0002, 0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
-                        120.0, 300.0,
-                    ],
-                ),
-                &["mcp_method_name", "gen_ai_tool_name", "error_type", "mcp_protocol_version"],
-            )?,
-            sampled: Sampled::new()?,
+        })
+    }
+}
+
+impl Metrics {
+    /// A fresh registry with every metric in it; those of Redis come with [`redis_used`](Self::redis_used).
+    ///
+    /// # Errors
+    /// A name or label that Prometheus does not allow: a fault of ours.
+    pub fn new() -> Result<Self, Error> {
+        let registry = Registry::new();
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        let operations = HistogramVec::new(
+            latency(
+                "mcp_server_operation_duration_seconds",
+                "Duration of MCP requests; waits are part of it.",
+                &[
+                    0.0002, 0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0,
+                    300.0,
+                ],
+            ),
+            &["mcp_method_name", "gen_ai_tool_name", "error_type", "mcp_protocol_version"],
+        );
+        let metrics = Self {
+            mail: MailMetrics::new(&registry)?,
+            replica: ReplicaMetrics::new(&registry)?,
+            operations: registered(&registry, operations)?,
+            sampled: registered(&registry, Sampled::new())?,
             redis: RedisMetrics::new()?,
+            registry,
         };
-        for outcome in SendOutcome::ALL {
-            metrics.sends.with_label_values(&[outcome.label()]);
-        }
         metrics.ready(Readiness::Starting);
-        let registered: [Box<dyn Collector>; 20] = [
-            Box::new(ProcessCollector::for_self()),
-            Box::new(metrics.messages.clone()),
-            Box::new(metrics.refusals.clone()),
-            Box::new(metrics.found_expired.clone()),
-            Box::new(metrics.returned.clone()),
-            Box::new(metrics.sends.clone()),
-            Box::new(metrics.delivery_latency.clone()),
-            Box::new(metrics.deaf_subscriptions.clone()),
-            Box::new(metrics.missed_wakeups.clone()),
-            Box::new(metrics.unconfirmed_sends.clone()),
-            Box::new(metrics.spans_dropped.clone()),
-            Box::new(metrics.subscriptions.clone()),
-            Box::new(metrics.waiters.clone()),
-            Box::new(metrics.connections.clone()),
-            Box::new(metrics.listeners.clone()),
-            Box::new(metrics.wakeups.clone()),
-            Box::new(metrics.ready.clone()),
-            Box::new(metrics.limits.clone()),
-            Box::new(metrics.operations.clone()),
-            Box::new(metrics.sampled.clone()),
-        ];
-        for collector in registered {
-            metrics.registry.register(collector)?;
-        }
         Ok(metrics)
     }
 
@@ -312,13 +335,16 @@ impl Metrics {
 
     /// A limit in force.
     pub fn limit(&self, limit: &'static str, value: u64) {
-        self.limits.with_label_values(&[limit]).set(i64::try_from(value).unwrap_or(i64::MAX));
+        self.replica
+            .limits
+            .with_label_values(&[limit])
+            .set(i64::try_from(value).unwrap_or(i64::MAX));
     }
 
     /// Whether this replica is ready, or why not.
     pub fn ready(&self, now: Readiness) {
         for reason in Readiness::ALL {
-            self.ready.with_label_values(&[reason.label()]).set(i64::from(*reason == now));
+            self.replica.ready.with_label_values(&[reason.label()]).set(i64::from(*reason == now));
         }
     }
 
@@ -329,44 +355,44 @@ impl Metrics {
 
     /// Something was refused.
     pub fn refusal(&self, reason: Refusal) {
-        self.refusals.with_label_values(&[reason.label()]).inc();
+        self.mail.refusals.with_label_values(&[reason.label()]).inc();
     }
 
     /// A batch that was handed out went back.
     pub fn returned(&self, why: Returned) {
-        self.returned.with_label_values(&[why.label()]).inc();
+        self.mail.returned.with_label_values(&[why.label()]).inc();
     }
 
     /// So many messages were found to have expired unread.
     pub fn found_expired(&self, count: u64) {
-        self.found_expired.inc_by(count);
+        self.mail.found_expired.inc_by(count);
     }
 
     /// The store was given a message and took so long.
     pub fn send(&self, outcome: SendOutcome, took: Duration) {
-        self.sends.with_label_values(&[outcome.label()]).observe(took.as_secs_f64());
+        self.mail.sends.with_label_values(&[outcome.label()]).observe(took.as_secs_f64());
     }
 
     /// Where spans that were lost are counted.
     pub(super) fn spans_dropped(&self) -> IntCounter {
-        self.spans_dropped.clone()
+        self.replica.spans_dropped.clone()
     }
 
     /// Counts messages.
     pub fn messages(&self, event: MessageEvent, count: u64) {
         if count > 0 {
-            self.messages.with_label_values(&[event.label()]).inc_by(count);
+            self.mail.messages.with_label_values(&[event.label()]).inc_by(count);
         }
     }
 
     /// A message was handed out this long after its acceptance.
     pub fn delivery_latency(&self, age: Duration) {
-        self.delivery_latency.observe(age.as_secs_f64());
+        self.mail.delivery_latency.observe(age.as_secs_f64());
     }
 
     /// A waiter was woken for a message of this age.
     pub fn wakeup(&self, age: Duration) {
-        self.wakeups.observe(age.as_secs_f64());
+        self.mail.wakeups.observe(age.as_secs_f64());
     }
 
     /// Whether the subscriber is connected.
@@ -401,40 +427,40 @@ impl Metrics {
 
     /// A subscription was found deaf.
     pub fn deaf_subscription(&self) {
-        self.deaf_subscriptions.inc();
+        self.replica.deaf_subscriptions.inc();
     }
 
     /// The safety poll found somebody asleep beside mail.
     pub fn missed_wakeup(&self) {
-        self.missed_wakeups.inc();
+        self.mail.missed_wakeups.inc();
     }
 
     /// A send was accepted, and too few replicas of the store had it in time.
     pub fn unconfirmed_send(&self) {
-        self.unconfirmed_sends.inc();
+        self.mail.unconfirmed_sends.inc();
     }
 
     /// Where the number of waiting calls is counted.
     pub fn watch_waiters(&self, now: &Arc<AtomicUsize>) {
         // A second source would be a fault of the composition; the first one stays.
-        let _ = self.waiters_now.set(Arc::clone(now));
+        let _ = self.replica.waiters_now.set(Arc::clone(now));
     }
 
     /// Where the number of open connections is counted.
     pub fn watch_connections(&self, now: &Arc<AtomicUsize>) {
         // As above.
-        let _ = self.connections_now.set(Arc::clone(now));
+        let _ = self.replica.connections_now.set(Arc::clone(now));
     }
 
     /// Somebody listens to an inbox, until the guard is dropped.
     pub fn listening(&self) -> Listening {
-        self.listeners.inc();
-        Listening(self.listeners.clone())
+        self.replica.listeners.inc();
+        Listening(self.replica.listeners.clone())
     }
 
     /// So many wake channels are subscribed.
     pub fn subscriptions(&self, count: usize) {
-        self.subscriptions.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.replica.subscriptions.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// An MCP request ended after this long.
@@ -448,9 +474,10 @@ impl Metrics {
     /// The exposition in the Prometheus text format.
     #[must_use]
     pub fn render(&self) -> String {
-        for (now, gauge) in
-            [(&self.waiters_now, &self.waiters), (&self.connections_now, &self.connections)]
-        {
+        for (now, gauge) in [
+            (&self.replica.waiters_now, &self.replica.waiters),
+            (&self.replica.connections_now, &self.replica.connections),
+        ] {
             if let Some(now) = now.get() {
                 gauge.set(i64::try_from(now.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
             }

@@ -15,18 +15,18 @@ async fn metrics(replica: &Replica) -> String {
 }
 
 /// The value of one series; `None` if it is not there.
-fn value(text: &str, series: &str) -> Option<f64> {
+fn value(text: &str, series: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.map(|number| number.parse().unwrap())
 }
 
-async fn read(replica: &Replica, series: &str) -> f64 {
+async fn read(replica: &Replica, series: &str) -> u64 {
     let text = metrics(replica).await;
     value(&text, series).unwrap_or_else(|| panic!("no {series} in {text}"))
 }
 
 /// Waits until a series of a replica has this value.
-async fn becomes(replica: &Replica, series: &str, wanted: Option<f64>) {
+async fn becomes(replica: &Replica, series: &str, wanted: Option<u64>) {
     let patience = Instant::now() + Duration::from_secs(20);
     loop {
         let text = metrics(replica).await;
@@ -42,7 +42,7 @@ async fn becomes(replica: &Replica, series: &str, wanted: Option<f64>) {
 #[tokio::test]
 async fn every_word_of_a_label_is_there_from_the_start() {
     let site = Store::Redis.open().await;
-    becomes(site.here(), "mcp_messaging_redis_connected", Some(1.0)).await;
+    becomes(site.here(), "mcp_messaging_redis_connected", Some(1)).await;
     let text = metrics(site.here()).await;
     for series in [
         r#"messages_total{event="failed"}"#,
@@ -56,19 +56,19 @@ async fn every_word_of_a_label_is_there_from_the_start() {
         "messages_expired_total",
         "spans_dropped_total",
     ] {
-        assert_eq!(value(&text, &format!("mcp_messaging_{series}")), Some(0.0), "{series}");
+        assert_eq!(value(&text, &format!("mcp_messaging_{series}")), Some(0), "{series}");
     }
     for (series, expected) in [
-        (r#"limit{limit="inbox_messages"}"#, 10_000.0),
-        (r#"ready{reason="ok"}"#, 1.0),
-        (r#"ready{reason="evicts"}"#, 0.0),
+        (r#"limit{limit="inbox_messages"}"#, 10_000),
+        (r#"ready{reason="ok"}"#, 1),
+        (r#"ready{reason="evicts"}"#, 0),
     ] {
         assert_eq!(value(&text, &format!("mcp_messaging_{series}")), Some(expected), "{series}");
     }
     // To load the functions is one, for whoever comes first.
     assert!(value(&text, "mcp_messaging_redis_retries_total").is_some());
     let ours = value(&text, r#"mcp_messaging_function_revision{side="library"}"#);
-    assert!(ours > Some(0.0));
+    assert!(ours > Some(0));
     assert_eq!(ours, value(&text, r#"mcp_messaging_function_revision{side="server"}"#));
     assert!(text.contains(r#"mcp_messaging_build_info{backend="redis",revision=""#), "{text}");
 }
@@ -77,8 +77,8 @@ async fn every_word_of_a_label_is_there_from_the_start() {
 async fn a_server_without_redis_says_nothing_of_it() {
     let site = Store::Memory.with(&[SAMPLED]).await;
     site.here().agent("alice").send("bob", "x").await;
-    becomes(site.here(), "mcp_messaging_queued_messages", Some(1.0)).await;
-    becomes(site.here(), r#"mcp_messaging_ready{reason="ok"}"#, Some(1.0)).await;
+    becomes(site.here(), "mcp_messaging_queued_messages", Some(1)).await;
+    becomes(site.here(), r#"mcp_messaging_ready{reason="ok"}"#, Some(1)).await;
     let text = metrics(site.here()).await;
     assert!(text.contains(r#"mcp_messaging_build_info{backend="memory""#), "{text}");
     assert!(!text.contains("mcp_messaging_redis_"), "{text}");
@@ -90,17 +90,17 @@ async fn one_replica_counts_what_lies_in_the_store_and_another_follows_it() {
     let redis = RedisServer::start(Persistence::None);
     let mut first = Replica::with(&redis.url(), &[SAMPLED]).await;
     first.agent("alice").send("bob", "x").await;
-    becomes(&first, "mcp_messaging_queued_messages", Some(1.0)).await;
+    becomes(&first, "mcp_messaging_queued_messages", Some(1)).await;
     let second = Replica::with(&redis.url(), &[SAMPLED]).await;
     second.agent("alice").send("carol", "y").await;
-    becomes(&first, "mcp_messaging_inboxes", Some(2.0)).await;
-    becomes(&first, r#"mcp_messaging_clients{state="active"}"#, Some(1.0)).await;
+    becomes(&first, "mcp_messaging_inboxes", Some(2)).await;
+    becomes(&first, r#"mcp_messaging_clients{state="active"}"#, Some(1)).await;
     let text = metrics(&second).await;
     for gauge in ["queued_messages", "inboxes", "clients", "sample_timestamp_seconds"] {
         assert!(!text.contains(&format!("mcp_messaging_{gauge}")), "{gauge} in {text}");
     }
     first.kill();
-    becomes(&second, "mcp_messaging_queued_messages", Some(2.0)).await;
+    becomes(&second, "mcp_messaging_queued_messages", Some(2)).await;
 }
 
 #[tokio::test]
@@ -108,11 +108,11 @@ async fn who_cannot_count_any_more_exports_nothing_stale() {
     let mut redis = RedisServer::start(Persistence::None);
     let one = Replica::with(&redis.url(), &[SAMPLED]).await;
     one.agent("alice").send("bob", "x").await;
-    becomes(&one, "mcp_messaging_queued_messages", Some(1.0)).await;
+    becomes(&one, "mcp_messaging_queued_messages", Some(1)).await;
     redis.kill();
     becomes(&one, "mcp_messaging_queued_messages", None).await;
     redis.restart();
-    becomes(&one, "mcp_messaging_queued_messages", Some(0.0)).await;
+    becomes(&one, "mcp_messaging_queued_messages", Some(0)).await;
 }
 
 async fn an_expiry_is_found_although_the_sender_does_not_come_back(store: Store) {
@@ -122,15 +122,15 @@ async fn an_expiry_is_found_although_the_sender_does_not_come_back(store: Store)
     site.here().agent("alice").call("send_message", send).await;
     let expired = "mcp_messaging_messages_expired_total";
     let patience = Instant::now() + Duration::from_secs(30);
-    while read(site.here(), expired).await + read(site.there(), expired).await == 0.0 {
+    while read(site.here(), expired).await + read(site.there(), expired).await == 0 {
         assert!(Instant::now() < patience, "nobody found it");
         sleep(Duration::from_millis(100)).await;
     }
     // Found is not told.
-    assert_eq!(read(site.here(), r#"mcp_messaging_messages_total{event="expired"}"#).await, 0.0);
+    assert_eq!(read(site.here(), r#"mcp_messaging_messages_total{event="expired"}"#).await, 0);
     let got = site.here().agent("alice").fetch(0).await;
     assert_eq!(got["notices"].as_array().unwrap().len(), 1);
-    becomes(site.here(), r#"mcp_messaging_messages_total{event="expired"}"#, Some(1.0)).await;
+    becomes(site.here(), r#"mcp_messaging_messages_total{event="expired"}"#, Some(1)).await;
 }
 
 async fn refusals_are_counted_by_their_reason(store: Store) {
@@ -157,20 +157,20 @@ async fn refusals_are_counted_by_their_reason(store: Store) {
     assert_eq!(http.post(&alice.url).body("x").send().await.unwrap().status(), 415);
     assert_eq!(reqwest::get(&alice.url).await.unwrap().status(), 405);
     for (reason, count) in [
-        ("inbox_full", 3.0),
-        ("bad_argument", 1.0),
-        ("invalid_receipt", 1.0),
-        ("host", 1.0),
-        ("origin", 1.0),
-        ("content_type", 1.0),
-        ("http_method", 1.0),
-        ("empty_message", 0.0),
+        ("inbox_full", 3),
+        ("bad_argument", 1),
+        ("invalid_receipt", 1),
+        ("host", 1),
+        ("origin", 1),
+        ("content_type", 1),
+        ("http_method", 1),
+        ("empty_message", 0),
     ] {
         let series = format!("mcp_messaging_refusals_total{{reason=\"{reason}\"}}");
         assert_eq!(read(one, &series).await, count, "{reason}");
     }
-    assert_eq!(read(one, r#"mcp_messaging_messages_total{event="refused"}"#).await, 3.0);
-    assert_eq!(read(one, r#"mcp_messaging_messages_total{event="failed"}"#).await, 0.0);
+    assert_eq!(read(one, r#"mcp_messaging_messages_total{event="refused"}"#).await, 3);
+    assert_eq!(read(one, r#"mcp_messaging_messages_total{event="failed"}"#).await, 0);
 }
 
 on_every_store!(
@@ -187,28 +187,28 @@ async fn a_send_that_the_store_failed_is_a_failure_of_the_service() {
     let answer = one.agent("alice").try_call("send_message", message).await.unwrap();
     assert_eq!(answer["isError"], true, "its sender is told: {answer}");
     let text = metrics(&one).await;
-    assert_eq!(value(&text, r#"mcp_messaging_messages_total{event="failed"}"#), Some(1.0));
-    assert_eq!(value(&text, r#"mcp_messaging_messages_total{event="refused"}"#), Some(0.0));
+    assert_eq!(value(&text, r#"mcp_messaging_messages_total{event="failed"}"#), Some(1));
+    assert_eq!(value(&text, r#"mcp_messaging_messages_total{event="refused"}"#), Some(0));
     assert_eq!(
         value(&text, r#"mcp_messaging_send_duration_seconds_count{outcome="failed"}"#),
-        Some(1.0)
+        Some(1)
     );
     let failed = r#"mcp_server_operation_duration_seconds_count{error_type="unavailable",gen_ai_tool_name="send_message""#;
     assert!(text.contains(failed), "{text}");
     let errors =
         text.lines().filter(|line| line.contains(r#"redis_errors_total{function="mb1_send""#));
     assert!(errors.clone().any(|line| !line.ends_with(" 0")), "{:?}", errors.collect::<Vec<_>>());
-    assert!(value(&text, "mcp_messaging_redis_retries_total") > Some(0.0));
-    becomes(&one, r#"mcp_messaging_ready{reason="disconnected"}"#, Some(1.0)).await;
-    assert_eq!(read(&one, r#"mcp_messaging_ready{reason="ok"}"#).await, 0.0);
+    assert!(value(&text, "mcp_messaging_redis_retries_total") > Some(0));
+    becomes(&one, r#"mcp_messaging_ready{reason="disconnected"}"#, Some(1)).await;
+    assert_eq!(read(&one, r#"mcp_messaging_ready{reason="ok"}"#).await, 0);
     redis.restart();
-    becomes(&one, r#"mcp_messaging_ready{reason="ok"}"#, Some(1.0)).await;
+    becomes(&one, r#"mcp_messaging_ready{reason="ok"}"#, Some(1)).await;
 }
 
 /// Why a server on this Redis is not ready, by `/readyz`, and the same by its metrics.
 async fn not_ready_for(url: &str, reason: &str) {
     let one = Replica::start(&[("REDIS_URL", url)]);
-    becomes(&one, &format!("mcp_messaging_ready{{reason=\"{reason}\"}}"), Some(1.0)).await;
+    becomes(&one, &format!("mcp_messaging_ready{{reason=\"{reason}\"}}"), Some(1)).await;
     let (status, said) = one.get("/readyz").await;
     assert_eq!(status, 503);
     assert!(said.starts_with(&format!("{reason}: ")), "{said}");
@@ -246,7 +246,7 @@ async fn mail_that_goes_back_is_counted_by_why() {
     one.agent("alice").send("bob", &"x".repeat(8_000_000)).await;
     // A client that goes away without reading its answer.
     let mut socket = tokio::net::TcpStream::connect(one.address()).await.unwrap();
-    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+    let call = json!({"jsonrpc": "2", "id": 1, "method": "tools/call",
         "params": {"name": "get_messages", "arguments": {"client_id": "bob"}}})
     .to_string();
     let head = format!(
@@ -256,9 +256,9 @@ async fn mail_that_goes_back_is_counted_by_why() {
     tokio::io::AsyncWriteExt::write_all(&mut socket, format!("{head}{call}").as_bytes())
         .await
         .unwrap();
-    becomes(one, r#"mcp_messaging_messages_total{event="delivered"}"#, Some(1.0)).await;
+    becomes(one, r#"mcp_messaging_messages_total{event="delivered"}"#, Some(1)).await;
     socket.set_zero_linger().unwrap();
     drop(socket);
-    becomes(one, r#"mcp_messaging_leases_returned_total{why="unwritten"}"#, Some(1.0)).await;
+    becomes(one, r#"mcp_messaging_leases_returned_total{why="unwritten"}"#, Some(1)).await;
     assert_eq!(one.agent("bob").texts(5).await.len(), 1, "it comes again");
 }

@@ -105,17 +105,18 @@ class Process:
 class Replica:
     """One server."""
 
-    def __init__(self, folder, name, settings):
+    def __init__(self, folder, name, settings, ready=True):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         environment = {
             "MCP_SERVER_HOST": "127.0.0.1",
             "MCP_SERVER_PORT": str(self.port),
             "LOG_LEVEL": "info",
+            "MCP_MESSAGING__OPS__SAMPLE_SECONDS": "1",
             **settings,
         }
         self.process = Process(folder, name, [str(binary()), "serve"], environment)
-        self.process.answering(lambda: fetched(f"{self.url}/readyz") == "ok")
+        self.process.answering(lambda: fetched(f"{self.url}/{'readyz' if ready else 'livez'}") == "ok")
 
     def metrics(self):
         return fetched(f"{self.url}/metrics")
@@ -161,11 +162,12 @@ class Prometheus:
     def __init__(self, folder, replicas):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        targets = [f"127.0.0.1:{replica.port}" for replica in replicas]
+        self.targets = folder / "targets.json"
+        self.scrape(replicas)
         config = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(RULES)],
-            "scrape_configs": [{"job_name": JOB, "static_configs": [{"targets": targets}]}],
+            "scrape_configs": [{"job_name": JOB, "file_sd_configs": [{"files": [str(self.targets)]}]}],
         }
         file = folder / "prometheus.json"
         file.write_text(json.dumps(config))  # JSON is YAML
@@ -181,6 +183,12 @@ class Prometheus:
             ],
         )
         self.process.answering(lambda: fetched(f"{self.url}/-/ready"))
+
+    def scrape(self, replicas):
+        """From now on, these. Written aside first: Prometheus reads it as soon as it changes."""
+        aside = self.targets.with_suffix(".new")
+        aside.write_text(json.dumps([{"targets": [f"127.0.0.1:{replica.port}" for replica in replicas]}]))
+        aside.rename(self.targets)
 
     def get(self, path, **parameters):
         url = f"{self.url}{path}?{urllib.parse.urlencode(parameters)}"
@@ -208,9 +216,8 @@ class Installation:
     def __enter__(self):
         try:
             self.start_redis()
-            for number in range(self.wanted):
-                settings = {"REDIS_URL": f"redis://127.0.0.1:{self.redis_port}/0", **self.settings}
-                self.replicas.append(Replica(self.folder, f"replica-{number + 1}", settings))
+            for _ in range(self.wanted):
+                self.start_replica()
             self.prometheus = Prometheus(self.folder, self.replicas)
         except BaseException:
             self.__exit__()
@@ -224,6 +231,14 @@ class Installation:
         for part in parts:
             if part:
                 part.stop()
+
+    def start_replica(self, ready=True, **settings):
+        """One more, with settings of its own."""
+        settings = {"REDIS_URL": f"redis://127.0.0.1:{self.redis_port}/0", **self.settings, **settings}
+        self.replicas.append(Replica(self.folder, f"replica-{len(self.replicas) + 1}", settings, ready))
+        if self.prometheus:
+            self.prometheus.scrape(self.replicas)
+        return self.replicas[-1]
 
     def start_redis(self):
         port = str(self.redis_port)

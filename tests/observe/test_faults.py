@@ -3,6 +3,8 @@
 The expressions are the shipped ones; only `for` is not waited for (rules_test.yml does that).
 """
 
+import contextlib
+import http.client
 import os
 import pathlib
 import resource
@@ -62,14 +64,18 @@ def test_a_healthy_installation_raises_nothing(healthy):
 
 def test_redis_stopped(healthy):
     healthy.redis.stop()
-    shown(healthy, "overview", "Connected to Redis", lambda _, value: value == 0)
+    shown(healthy, "overview", "Ready", lambda _, value: value == 0)
+    shown(healthy, "replicas", "Not ready, by reason", lambda labels, value: labels["reason"] == "disconnected" and value == 2)
+    shown(healthy, "redis", "Connected, by replica", lambda _, value: value == 0)
     assert healthy.fires("McpMessagingRedisUnreachable") == {"job": "mcp-messaging"}
     healthy.fires("McpMessagingErrors")
     shown(healthy, "overview", "Failed calls by replica", lambda _, value: value > 0)
+    shown(healthy, "overview", "Trouble", lambda _, value: value > 0)
+    shown(healthy, "redis", "Errors by kind", lambda labels, value: labels["kind"] in ("connection", "timeout") and value > 0)
     fires_in_prometheus(healthy, "McpMessagingRedisUnreachable")
     # And back.
     healthy.start_redis()
-    shown(healthy, "overview", "Connected to Redis", lambda _, value: value == 1)
+    shown(healthy, "overview", "Ready", lambda _, value: value == 1)
     shown(healthy, "redis", "Connections made, by replica", lambda _, value: value > 0)
     until(lambda: "McpMessagingRedisUnreachable" not in healthy.holding())
 
@@ -150,6 +156,9 @@ def test_a_client_that_never_reads(install):
     installation.repeat(lambda number: writer.call("send_message", sender_id="writer", recipient_id="silent", message=f"message {number}"))
     installation.fires("McpMessagingUnread")
     shown(installation, "delivery", "Unread: accepted and not delivered", lambda _, value: value > 1)
+    shown(installation, "overview", "Messages queued", lambda _, value: value > 50)
+    shown(installation, "overview", "Oldest message", lambda _, value: value > 5)
+    shown(installation, "delivery", "Inboxes with messages", lambda _, value: value == 1)
     assert set(installation.holding()) == {"McpMessagingUnread"}
     fires_in_prometheus(installation, "McpMessagingUnread")
 
@@ -157,10 +166,17 @@ def test_a_client_that_never_reads(install):
 def test_an_inbox_fills_and_its_senders_are_refused(install):
     installation = install(MCP_MESSAGING__LIMITS__INBOX_MESSAGES="10")
     writer = installation.replicas[0]
+    for number in range(9):
+        writer.call("send_message", sender_id="writer", recipient_id="full", message=f"first {number}")
+    # Seen before anything is refused.
+    shown(installation, "overview", "Fullest inbox", lambda _, value: value == 0.9)
+    shown(installation, "delivery", "Fullest inbox, share of its limit", lambda _, value: value == 0.9)
+    fires_in_prometheus(installation, "McpMessagingInboxNearLimit")
     installation.repeat(lambda number: writer.call("send_message", sender_id="writer", recipient_id="full", message=f"message {number}"))
     installation.fires("McpMessagingRefusals")
     shown(installation, "delivery", "Refused, share of sends", lambda _, value: value > 0.5)
-    shown(installation, "overview", "Trouble", lambda _, value: value > 1)
+    shown(installation, "overview", "Trouble", lambda _, value: value > 1, target=1)
+    shown(installation, "delivery", "Refusals by reason", lambda labels, value: labels["reason"] == "inbox_full" and value > 1)
     # The sender's fault, not ours.
     assert not {"McpMessagingErrors", "McpMessagingRedisSlow", "McpMessagingRedisUnreachable"} & set(installation.holding())
     fires_in_prometheus(installation, "McpMessagingRefusals")
@@ -171,12 +187,15 @@ def test_messages_that_expire(install):
     replica = installation.replicas[0]
 
     def work(number):
-        replica.call("send_message", sender_id="writer", recipient_id=f"gone-{number}", message="too late", ttl_seconds=1)
-        replica.call("get_messages", client_id="writer")
+        sender = f"writer-{number}"  # who never comes back to hear of it
+        replica.call("send_message", sender_id=sender, recipient_id=f"gone-{number}", message="too late", ttl_seconds=1)
 
     installation.repeat(work)
     installation.fires("McpMessagingExpired")
     shown(installation, "delivery", "Expired", lambda _, value: value > 0)
+    replica.call("send_message", sender_id="teller", recipient_id="gone", message="too late", ttl_seconds=1)
+    installation.repeat(lambda _: replica.call("get_messages", client_id="teller"))
+    shown(installation, "delivery", "Expired", lambda _, value: value > 0, target=1)
     fires_in_prometheus(installation, "McpMessagingExpired")
 
 
@@ -190,6 +209,60 @@ def test_mail_that_is_taken_and_never_confirmed(install):
     shown(installation, "delivery", "Handed out and not acknowledged", lambda _, value: value > 0)
     shown(installation, "delivery", "Redelivered, share of deliveries", lambda _, value: value > 0.5)
     fires_in_prometheus(installation, "McpMessagingRedelivered")
+
+
+def test_a_rollout_that_is_stuck(healthy):
+    """The new replica has a password that Redis does not know; the old ones go on."""
+    url = f"redis://mailbox:wrong@127.0.0.1:{healthy.redis_port}/0"
+    new = healthy.start_replica(ready=False, REDIS_URL=url)
+    alert = healthy.fires("McpMessagingNotReady")
+    assert (alert["instance"], alert["reason"]) == (instance(new), "denied")
+    shown(healthy, "replicas", "Not ready, by reason", lambda labels, value: labels["reason"] == "denied" and value == 1)
+    shown(healthy, "replicas", "Ready, by replica", lambda labels, value: labels["instance"] == instance(new) and value == 0)
+    shown(healthy, "overview", "Ready", lambda _, value: 0.6 < value < 0.7)
+    assert "McpMessagingErrors" not in healthy.holding()
+    fires_in_prometheus(healthy, "McpMessagingNotReady")
+
+
+def test_a_redis_that_is_full(healthy):
+    healthy.redis_says("CONFIG", "SET", "maxmemory", "1")
+    assert healthy.fires("McpMessagingRedisErrors")["kind"] == "memory"
+    shown(healthy, "redis", "Errors by kind", lambda labels, value: labels["kind"] == "memory" and value > 0)
+    shown(healthy, "overview", "Trouble", lambda _, value: value > 0)
+    fires_in_prometheus(healthy, "McpMessagingRedisErrors")
+
+
+def test_the_replica_that_counts_is_gone_and_another_one_counts(install):
+    installation = install()
+    installation.replicas[0].call("send_message", sender_id="writer", recipient_id="silent", message="a message")
+    shown(installation, "overview", "Messages queued", lambda _, value: value == 1)
+    (labels, _), *others = installation.prometheus.query("mcp_messaging_sample_timestamp_seconds")
+    assert not others, "one alone counts"
+    for replica in installation.replicas:
+        if instance(replica) == labels["instance"]:
+            replica.process.stop(signal.SIGKILL)
+    until(lambda: [each for each, _ in installation.prometheus.query("mcp_messaging_sample_timestamp_seconds") if each["instance"] != labels["instance"]])
+    shown(installation, "overview", "Messages queued", lambda _, value: value == 1)
+    shown(installation, "overview", "Counted", lambda _, value: value < 10)
+
+
+def test_nobody_counts(install):
+    """It is switched off: the numbers are missing, and that is said."""
+    installation = install(replicas=1, MCP_MESSAGING__OPS__SAMPLE_SECONDS="0")
+    installation.fires("McpMessagingNotCounted")
+
+
+def test_a_replica_near_its_limit_of_connections(install):
+    installation = install(replicas=1, MCP_MESSAGING__HTTP__MAX_CONNECTIONS="20", MCP_MESSAGING__HTTP__WORKERS="1")
+    replica = installation.replicas[0]
+    with contextlib.ExitStack() as stack:
+        for _ in range(17):
+            connection = http.client.HTTPConnection("127.0.0.1", replica.port, timeout=5)
+            connection.request("GET", "/livez")  # or it would be closed for asking nothing
+            connection.getresponse().read()
+            stack.enter_context(contextlib.closing(connection))
+        assert installation.fires("McpMessagingConnectionsNearLimit")["instance"] == instance(replica)
+        shown(installation, "replicas", "Connections, share of the limit", lambda _, value: value > 0.8)
 
 
 def test_a_replica_near_its_file_limit(install):

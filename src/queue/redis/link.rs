@@ -397,11 +397,10 @@ impl Link {
         if let Some(confirming) = confirming {
             confirming.allowed().await.map_err(|cause| unready(Readiness::Denied, cause))?;
         }
-        self.keeps_data().await.map_err(|cause| match &cause {
-            QueueError::Unavailable { detail } if detail.starts_with(EVICTS) => {
-                unready(Readiness::Evicts, cause)
-            }
-            _ => unready(Readiness::StoreFailed, cause),
+        self.keeps_data().await.map_err(|cause| {
+            let evicts =
+                matches!(&cause, QueueError::Unavailable { detail } if detail.starts_with(EVICTS));
+            unready(if evicts { Readiness::Evicts } else { Readiness::StoreFailed }, cause)
         })
     }
 
