@@ -9,7 +9,7 @@ use mcp_messaging::auth::{ApiKey, MasterKeys};
 use serde_json::json;
 
 use super::{MASTERS, guarded, key, sealed};
-use crate::support::{Agent, Replica, Reply, Site, Store};
+use crate::support::{Agent, Persistence, RedisServer, Replica, Reply, Site, Store};
 
 /// Runs the program to its end.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String, String) {
@@ -202,6 +202,44 @@ async fn what_is_taken_back_is_refused_by_every_server_and_new_keys_are_good() {
     }
 }
 
+#[tokio::test]
+async fn the_documented_users_of_redis_may_do_what_they_have_to() {
+    let redis = RedisServer::start(Persistence::None);
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let document = std::fs::read_to_string(document).unwrap().replace("\\\n", "");
+    // A line of the document, as words of ACL SETUSER.
+    let as_user = |name: &str| {
+        let line = document.split('`').flat_map(str::lines);
+        let begin = format!("user {name} on >CHANGE-ME ");
+        let line = line.map(str::trim).find(|line| line.starts_with(&begin)).expect(name);
+        let words = line.split_whitespace().skip(1);
+        let words: Vec<_> = ["ACL", "SETUSER"].into_iter().chain(words).collect();
+        assert_eq!(redis.command(&words), Reply::Text("OK".into()), "{line}");
+        redis.url().replace("redis://", &format!("redis://{name}:CHANGE-ME@"))
+    };
+    // The functions are loaded by another one.
+    drop(Replica::on(&redis.url()).await);
+    let replica = Replica::with(&as_user("mailbox"), &KEYED).await;
+    let url = as_user("keys");
+    let keys = |arguments: &str| {
+        let words: Vec<_> = ["keys"].into_iter().chain(arguments.split(' ')).collect();
+        let (done, said, why) = run(&words, &[KEYED[0], KEYED[1], ("REDIS_URL", &url)]);
+        assert!(done, "keys {arguments}: {why}");
+        said.trim_end().to_owned()
+    };
+    let first = keys("issue --client alice");
+    assert_eq!(status(&replica, &first).await, 200);
+    let second = keys("rotate --client alice --grace-hours 0");
+    let patience = Instant::now() + Duration::from_secs(10);
+    while status(&replica, &first).await != 401 {
+        assert!(Instant::now() < patience, "a revocation is seen within 10 s");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(status(&replica, &second).await, 200);
+    keys("revoke --client alice");
+    assert_eq!(keys("list").lines().count(), 3);
+}
+
 /// Reads what needs no store.
 async fn guide(agent: &Agent) -> (u16, bool) {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "resources/read",
@@ -212,7 +250,7 @@ async fn guide(agent: &Agent) -> (u16, bool) {
 
 #[tokio::test]
 async fn without_redis_what_is_known_of_a_key_serves_for_the_stated_time_and_no_longer() {
-    let mut redis = crate::support::RedisServer::start(crate::support::Persistence::AppendOnly);
+    let mut redis = RedisServer::start(Persistence::AppendOnly);
     let stale = [KEYED[0], KEYED[1], ("MCP_MESSAGING__AUTH__STALE_SECONDS", "10")];
     let replica = Replica::with(&redis.url(), &stale).await;
     let alice = super::holder(&replica, "alice");
