@@ -47,6 +47,7 @@ impl House {
         let messaging = MessagingService::new(
             queue,
             Arc::new(Rules {
+                proved_callers: false,
                 message_bytes: 64 * 1024,
                 recipients: 20,
                 ttl: Duration::from_secs(60),

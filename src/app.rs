@@ -2,6 +2,9 @@
 //!
 //! The only place that sees all layers. What each command of the binary does stands here too.
 
+mod auth;
+pub mod keys;
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
@@ -21,7 +24,7 @@ use crate::{
     model::SystemClock,
     prompts,
     queue::{
-        self, QueueBackend, QueueError,
+        self, CredentialStore, QueueBackend, QueueError,
         memory::MemoryQueue,
         redis::{Confirm, RedisQueue, RedisSettings, RedisStore},
     },
@@ -72,6 +75,9 @@ pub enum StartError {
         /// What is wrong with them.
         cause: TlsError,
     },
+    /// A command about keys.
+    #[error("keys: {0}")]
+    Keys(String),
     /// The operating system.
     #[error(transparent)]
     System(#[from] std::io::Error),
@@ -101,6 +107,7 @@ fn log_settings(config: &Config) -> telemetry::Settings {
             "text" => LogFormat::Text,
             _ => LogFormat::Auto,
         },
+        audit: config.log.audit,
         traces: config
             .traces
             .as_ref()
@@ -116,6 +123,8 @@ enum Store {
     Memory(Arc<MemoryQueue>),
     Redis(RedisStore),
 }
+
+type Ways = (Arc<dyn QueueBackend>, Option<Arc<dyn CredentialStore>>);
 
 impl Store {
     fn open(
@@ -138,10 +147,14 @@ impl Store {
         })
     }
 
-    fn queue(&self) -> Result<Arc<dyn QueueBackend>, QueueError> {
+    /// A way to the mail, and to what is kept about keys if the store keeps that.
+    fn queue(&self) -> Result<Ways, QueueError> {
         Ok(match self {
-            Self::Memory(queue) => Arc::<MemoryQueue>::clone(queue),
-            Self::Redis(store) => Arc::new(store.queue()?),
+            Self::Memory(queue) => (Arc::<MemoryQueue>::clone(queue), None),
+            Self::Redis(store) => {
+                let queue = store.queue()?;
+                (Arc::new(queue.clone()), Some(Arc::new(queue)))
+            }
         })
     }
 }
@@ -188,6 +201,7 @@ fn certificate_files(certificate: &str, key: &str) -> Option<CertificateFiles> {
 fn rules(config: &Config) -> Rules {
     let (messaging, limits) = (&config.messaging, &config.limits);
     Rules {
+        proved_callers: config.auth.mode == "key",
         message_bytes: limits.message_bytes,
         recipients: limits.recipients,
         ttl: Duration::from_secs(messaging.ttl_seconds),
@@ -252,9 +266,10 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
         let (store, metrics) = (store.clone(), Arc::clone(&metrics));
         let (leaving, stop) = (leaving.clone(), stop.clone());
         let (http_config, settling) = (Arc::clone(&http_config), settling.clone());
+        let auth = Arc::new(auth::Auth::read(config)?);
         move || {
-            let queue = match store.queue() {
-                Ok(queue) => queue,
+            let (queue, credentials) = match store.queue() {
+                Ok(ways) => ways,
                 // The same settings opened the store above.
                 Err(error) => unreachable!("a worker cannot open the store: {error}"),
             };
@@ -275,6 +290,7 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
             };
             let mcp = McpServer::new(offer, Arc::clone(&metrics), stop.clone());
             HttpState {
+                auth: auth.authenticator(credentials),
                 mcp,
                 messaging,
                 metrics: Arc::clone(&metrics),
@@ -370,7 +386,7 @@ fn observe(
     stop: &CancellationToken,
     background: &TaskTracker,
 ) -> Result<(), QueueError> {
-    let queue = store.queue()?;
+    let (queue, _) = store.queue()?;
     let (ready_queue, ready_metrics) = (Arc::clone(&queue), Arc::clone(metrics));
     background.spawn(keep_watching_readiness(ready_queue, ready_metrics, stop.clone()));
     if config.ops.sample_seconds > 0 {
@@ -403,7 +419,7 @@ fn announce(
         if let Some(ops) = ops {
             tracing::info!(address = %ops, "serving metrics and probes");
         }
-        if !endpoint.ip().is_loopback() {
+        if !endpoint.ip().is_loopback() && config.auth.mode != "key" {
             tracing::warn!(
                 "anybody who reaches {endpoint} can read and send as any client: auth.mode is none"
             );
@@ -482,6 +498,7 @@ pub fn check_config(config: &Config) -> Result<(), StartError> {
         redis_settings(config)?.check()?;
     }
     http_config(config)?;
+    auth::Auth::read(config)?;
     say(config.shown().trim_end());
     say("# usable");
     Ok(())

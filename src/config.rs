@@ -150,6 +150,7 @@ impl Config {
             .list_separator(",")
             .with_list_parse_key("http.allowed_hosts")
             .with_list_parse_key("http.allowed_origins")
+            .with_list_parse_key("auth.revoked_keys")
             .source(Some(environment.clone()));
         // The long name wins over the short one: it is the more particular.
         let long = config::Config::builder().add_source(names.clone()).build()?;

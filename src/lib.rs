@@ -11,6 +11,7 @@
 //! the walkthroughs and the invariants; `tests/it/layers.rs` enforces the arrow.
 
 pub mod app;
+pub mod auth;
 pub mod config;
 pub mod dialogue;
 pub mod http;

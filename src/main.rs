@@ -41,6 +41,11 @@ enum Command {
     Migrate,
     /// Says whether the configuration is usable, and prints it.
     CheckConfig,
+    /// Makes, lists and takes back the keys of clients (`auth.mode = key`).
+    Keys {
+        #[command(subcommand)]
+        command: app::keys::KeysCommand,
+    },
     /// Asks the server on this machine whether it is ready: exit code 0 or 1.
     Healthcheck,
 }
@@ -64,6 +69,7 @@ fn main() -> ExitCode {
         Command::Serve => app::serve(&config),
         Command::Migrate => app::migrate(&config),
         Command::CheckConfig => app::check_config(&config),
+        Command::Keys { command } => app::keys::run(&config, command),
         Command::Healthcheck => app::healthcheck(&config),
     };
     match done {

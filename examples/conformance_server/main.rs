@@ -20,6 +20,7 @@ mod tickets;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use mcp_messaging::{
+    auth::Authenticator,
     dialogue::LocalRendezvous,
     http::{self, HttpConfig, HttpState},
     mcp::{McpServer, Offer},
@@ -63,6 +64,7 @@ fn unused_mailbox(metrics: &Arc<Metrics>) -> MessagingService {
         ledger_life: no_time,
     };
     let rules = Rules {
+        proved_callers: false,
         message_bytes: 0,
         recipients: 0,
         ttl: no_time,
@@ -91,6 +93,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (stop, settings) = (CancellationToken::new(), Arc::new(config.clone()));
         let ending = stop.clone();
         let make_state = move || HttpState {
+            auth: Authenticator::open(),
             mcp: McpServer::new(offer(&lists, &sessions), Arc::clone(&metrics), stop.clone()),
             messaging: unused_mailbox(&metrics),
             metrics: Arc::clone(&metrics),

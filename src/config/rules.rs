@@ -1,5 +1,7 @@
 //! What must hold of the values, by themselves and beside each other.
 
+use secrecy::ExposeSecret;
+
 use super::{Config, ConfigError};
 
 /// What must hold, the key that it is about, and what to say if it does not.
@@ -25,8 +27,13 @@ pub(super) fn names_tls(url: &str) -> bool {
 }
 
 impl Config {
+    fn has_master_keys(&self) -> bool {
+        let auth = &self.auth;
+        !auth.master_keys.expose_secret().is_empty() || !auth.master_keys_file.is_empty()
+    }
+
     /// What each value must be by itself.
-    fn rules_of_values(&self) -> [Rule; 19] {
+    fn rules_of_values(&self) -> [Rule; 24] {
         let (l, h, r) = (&self.limits, &self.http, &self.redis);
         let one_of = |value: &str, words: &[&str]| words.contains(&value);
         let seconds = |value: f64| value.is_finite() && value > 0.0 && value <= 3600.0;
@@ -51,15 +58,37 @@ impl Config {
                 "queue.backend",
                 "is memory, but redis.url (REDIS_URL) is set: leave one of them out",
             ),
+            (one_of(&self.auth.mode, &["", "none", "key"]), "auth.mode", "must be none or key"),
             (
-                one_of(&self.auth.mode, &["", "none"]),
+                self.auth.mode != "key" || self.has_master_keys(),
+                "auth.master_keys",
+                "or auth.master_keys_file must be set when auth.mode is key; `mcp-messaging keys master` makes one",
+            ),
+            (
+                self.auth.master_keys.expose_secret().is_empty()
+                    || self.auth.master_keys_file.is_empty(),
+                "auth.master_keys",
+                "and auth.master_keys_file are both set: leave one of them out",
+            ),
+            (
+                self.auth.mode == "key" || !self.has_master_keys(),
                 "auth.mode",
-                "must be none: this version has no other",
+                "must be key when auth.master_keys or auth.master_keys_file is set",
+            ),
+            (
+                (10..=86_400).contains(&self.auth.stale_seconds),
+                "auth.stale_seconds",
+                "must be between 10 and 86400",
             ),
             (
                 one_of(&self.log.format, &["auto", "text", "json"]),
                 "log.format",
                 "must be auto, text or json",
+            ),
+            (
+                !self.log.audit || self.auth.mode == "key",
+                "log.audit",
+                "needs auth.mode = \"key\": without keys a client id is a secret and must not be logged",
             ),
             (!h.host.trim().is_empty(), "http.host", "must not be empty"),
             (
@@ -217,7 +246,7 @@ impl Config {
                 key: "auth.mode",
                 problem: format!(
                     "must be said when http.host is {}: other machines can reach it. \
-                     MCP_MESSAGING__AUTH__MODE=none serves everybody without authentication",
+                     MCP_MESSAGING__AUTH__MODE=key asks for keys, none serves everybody without authentication",
                     self.http.host
                 ),
             });

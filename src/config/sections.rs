@@ -1,5 +1,6 @@
 //! The sections of the configuration. `default.toml` says what each key is.
 
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
 /// `[http]`
@@ -37,6 +38,16 @@ pub struct Ops {
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Auth {
     pub mode: String,
+    #[serde(serialize_with = "hidden")]
+    pub master_keys: SecretString,
+    pub master_keys_file: String,
+    pub revoked_keys: Vec<String>,
+    pub stale_seconds: u64,
+}
+
+/// Whether there is a secret, and not which.
+fn hidden<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(if secret.expose_secret().is_empty() { "" } else { "***" })
 }
 
 /// `[queue]`
@@ -124,4 +135,5 @@ pub struct Limits {
 pub struct Log {
     pub level: String,
     pub format: String,
+    pub audit: bool,
 }

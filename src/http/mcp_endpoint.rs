@@ -9,7 +9,7 @@ use actix_web::{
         StatusCode,
         header::{
             ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName,
-            HeaderValue,
+            HeaderValue, WWW_AUTHENTICATE,
         },
     },
     web::{Data, Payload},
@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
+    credentials::{self, Vigil},
     io::Connection,
     origin,
     settle::{LastChunk, Settling},
@@ -28,6 +29,7 @@ use super::{
 };
 use crate::{
     mcp::{Answer, Field, Finished, Frame, Headers, Incoming, Lookup, Operation},
+    model::Principal,
     telemetry::{Metrics, Refusal as Reason},
 };
 
@@ -39,10 +41,12 @@ static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A request that HTTP refuses before the protocol sees it.
-struct Refusal {
-    status: StatusCode,
-    text: String,
-    reason: Option<Reason>,
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) text: String,
+    pub(super) reason: Option<Reason>,
+    /// What says more.
+    pub(super) header: Option<(HeaderName, HeaderValue)>,
 }
 
 fn refusal(status: StatusCode, text: impl Into<String>) -> Refusal {
@@ -54,18 +58,22 @@ fn refusal(status: StatusCode, text: impl Into<String>) -> Refusal {
         StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT => Some(Reason::BodyIncomplete),
         _ => None,
     };
-    Refusal { status, text: text.into(), reason }
+    Refusal { status, text: text.into(), reason, header: None }
 }
 
 impl Refusal {
-    fn respond(self, metrics: &Metrics) -> HttpResponse {
+    pub(super) fn respond(self, metrics: &Metrics) -> HttpResponse {
         if let Some(reason) = self.reason {
             metrics.refusal(reason);
         }
         tracing::info!(http.status = self.status.as_u16(), "request refused");
         let error = json!({ "code": -32600, "message": self.text });
         let body = json!({ "jsonrpc": "2.0", "error": error }).to_string();
-        answer(self.status).body(body)
+        let mut builder = answer(self.status);
+        if let Some(header) = self.header {
+            builder.insert_header(header);
+        }
+        builder.body(body)
     }
 }
 
@@ -97,13 +105,16 @@ async fn handle(
         status: StatusCode::FORBIDDEN,
         text,
         reason: Some(reason),
+        header: None,
     })?;
+    let admitted = credentials::admit(headers, state).await?;
     check_content_type(headers)?;
     let accepted = Accepted::read(headers)?;
     let body = read(headers, payload, &state.config).await?;
     let others = |name: &str| Field::read(headers.get_all(name).map(HeaderValue::as_bytes));
-    let finished = match state.mcp.receive(&protocol_headers(headers, &others), &body) {
-        Incoming::Answer(ready) => return Ok(written(request, ready)),
+    let read = protocol_headers(headers, &admitted.principal, &others);
+    let finished = match state.mcp.receive(&read, &body) {
+        Incoming::Answer(ready) => return Ok(written(request, ready, &admitted.principal)),
         Incoming::Accepted => return Ok(accepted_response()),
         Incoming::Cancel(call) => {
             state.mcp.cancel(&call).await;
@@ -113,27 +124,37 @@ async fn handle(
             state.mcp.replied(reply).await;
             return Ok(accepted_response());
         }
-        Incoming::Call(call) => {
+        Incoming::Call(mut call) => {
             drop(body);
+            let vigil = if call.may_wait() {
+                Vigil::keep(&state.auth, &admitted, || call.ends_early())
+            } else {
+                None
+            };
             if accepted == Accepted::Stream && call.may_wait() {
                 let connection = connection(request)?;
-                match sse::begin(*call, state.config.keep_alive, connection).await {
+                match sse::begin(*call, state.config.keep_alive, connection, vigil).await {
                     Ok(stream) => return Ok(stream_of(stream)),
                     Err(finished) => return finish(request, finished),
                 }
             }
             call.run(Frame::default()).await
         }
-        Incoming::Listen(listen) => {
+        Incoming::Listen(mut listen) => {
             drop(body);
             if accepted != Accepted::Stream {
                 let why = "a subscription is a stream; Accept must have text/event-stream";
                 return Err(refusal(StatusCode::NOT_ACCEPTABLE, why));
             }
+            let vigil = Vigil::keep(&state.auth, &admitted, || listen.ends_early());
             match listen.begin().await {
                 Ok((subscription, operation)) => {
                     log_when_written(request, Some(operation));
-                    return Ok(stream_of(sse::Feed::new(subscription, state.config.keep_alive)));
+                    return Ok(stream_of(sse::Feed::new(
+                        subscription,
+                        state.config.keep_alive,
+                        vigil,
+                    )));
                 }
                 Err(finished) => finished,
             }
@@ -168,11 +189,14 @@ fn accepted_response() -> HttpResponse {
     HttpResponse::Accepted().finish()
 }
 
-fn written(request: &HttpRequest, ready: Answer) -> HttpResponse {
+fn written(request: &HttpRequest, ready: Answer, principal: &Principal) -> HttpResponse {
     log_when_written(request, Some(ready.operation));
     let mut builder = answer(status(ready.status));
     if let Some(session) = ready.session {
         builder.insert_header((SESSION.clone(), session));
+    }
+    if let Some(scope) = ready.lacking {
+        builder.insert_header((WWW_AUTHENTICATE, credentials::insufficient(principal, scope)));
     }
     builder.body(ready.body)
 }
@@ -204,7 +228,11 @@ fn connection(request: &HttpRequest) -> Result<Rc<Connection>, Refusal> {
     request.conn_data::<Rc<Connection>>().map(Rc::clone).ok_or_else(none)
 }
 
-fn protocol_headers<'a>(headers: &'a HeaderMap, others: Lookup<'a>) -> Headers<'a> {
+fn protocol_headers<'a>(
+    headers: &'a HeaderMap,
+    principal: &'a Principal,
+    others: Lookup<'a>,
+) -> Headers<'a> {
     let field = |name: &HeaderName| Field::read(headers.get_all(name).map(HeaderValue::as_bytes));
     Headers {
         protocol_version: field(&PROTOCOL_VERSION),
@@ -212,6 +240,7 @@ fn protocol_headers<'a>(headers: &'a HeaderMap, others: Lookup<'a>) -> Headers<'
         name: field(&NAME),
         session: field(&SESSION),
         traceparent: field(&TRACEPARENT),
+        principal: Some(principal),
         others: Some(others),
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Not here: anything of the protocol beyond media types and status codes.
 
+mod credentials;
 mod io;
 mod mcp_endpoint;
 mod ops;

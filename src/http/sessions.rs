@@ -6,10 +6,11 @@ use std::{collections::HashMap, convert::Infallible, time::Duration};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::StatusCode, web::Data};
 use serde_json::{Value, json};
 
-use super::{origin, state::HttpState};
+use super::{credentials, mcp_endpoint, origin, state::HttpState};
 use crate::{
+    auth::Admitted,
     messaging::{CallContext, MessagingError},
-    model::{ClientId, Clock, SystemClock},
+    model::{ClientId, Clock, Principal, Scope, SystemClock},
     queue::{ClientEntry, ClientQuery, InboxStat, Presence},
     telemetry::Refusal,
 };
@@ -31,7 +32,11 @@ pub(super) async fn get(
         state.metrics.refusal(Refusal::Host);
         return Ok(HttpResponse::Forbidden().body(why));
     }
-    Ok(match list(&state).await {
+    let admitted = match admitted(&request, &state).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return Ok(refusal.respond(&state.metrics)),
+    };
+    Ok(match list(&state, admitted.principal).await {
         Ok(list) => with_cors(StatusCode::OK).json(list),
         Err(error) => {
             tracing::warn!(error = %error, "listing the sessions failed");
@@ -46,13 +51,24 @@ fn with_cors(status: StatusCode) -> HttpResponseBuilder {
     builder
         .insert_header(("access-control-allow-origin", "*"))
         .insert_header(("access-control-allow-methods", "GET, OPTIONS"))
-        .insert_header(("access-control-allow-headers", "*"))
+        // The star does not stand for this one.
+        .insert_header(("access-control-allow-headers", "*, authorization"))
         .insert_header(("cache-control", "no-store"));
     builder
 }
 
-async fn list(state: &HttpState) -> Result<Value, MessagingError> {
-    let context = CallContext::default();
+/// Whoever may see all inboxes of its team from outside.
+async fn admitted(
+    request: &HttpRequest,
+    state: &HttpState,
+) -> Result<Admitted, mcp_endpoint::Refusal> {
+    let admitted = credentials::admit(request.headers(), state).await?;
+    credentials::check_scope(&admitted, Scope::Admin)?;
+    Ok(admitted)
+}
+
+async fn list(state: &HttpState, principal: Principal) -> Result<Value, MessagingError> {
+    let context = CallContext { principal, ..CallContext::default() };
     let inboxes = state.messaging.inboxes(&context).await?;
     let mut clients = Vec::new();
     let mut query = ClientQuery { text: String::new(), cursor: None, limit: PAGE };

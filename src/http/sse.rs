@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{io::Connection, settle::LastChunk};
+use super::{credentials::Vigil, io::Connection, settle::LastChunk};
 use crate::mcp::{Finished, Frame, PreparedCall, Progress, Subscription};
 
 /// What a message is framed in.
@@ -32,6 +32,7 @@ const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 pub(super) struct Call {
     connection: Rc<Connection>,
     stage: Stage,
+    _vigil: Option<Vigil>,
 }
 
 enum Stage {
@@ -58,6 +59,7 @@ pub(super) async fn begin(
     mut call: PreparedCall,
     every: Duration,
     connection: Rc<Connection>,
+    vigil: Option<Vigil>,
 ) -> Result<Call, Finished> {
     let (progress, mut messages) = (call.take_progress(), call.take_messages());
     let converses = messages.is_some();
@@ -83,7 +85,7 @@ pub(super) async fn begin(
     let finished = finished.map(Box::new);
     let waiting =
         Waiting { call, finished, messages: messages.take(), progress, every, timer: None };
-    Ok(Call { connection, stage: Stage::Waiting(waiting) })
+    Ok(Call { connection, stage: Stage::Waiting(waiting), _vigil: vigil })
 }
 
 impl Call {
@@ -172,12 +174,13 @@ pub(super) struct Feed {
     messages: Pin<Box<dyn Stream<Item = Bytes>>>,
     every: Duration,
     timer: Pin<Box<Sleep>>,
+    _vigil: Option<Vigil>,
 }
 
 impl Feed {
-    pub(super) fn new(subscription: Subscription, every: Duration) -> Self {
+    pub(super) fn new(subscription: Subscription, every: Duration, vigil: Option<Vigil>) -> Self {
         let messages = Box::pin(subscription.messages(EVENT));
-        Self { messages, every, timer: Box::pin(sleep(every)) }
+        Self { messages, every, timer: Box::pin(sleep(every)), _vigil: vigil }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
-use crate::{mcp::McpServer, messaging::MessagingService, telemetry::Metrics};
+use crate::{auth::Authenticator, mcp::McpServer, messaging::MessagingService, telemetry::Metrics};
 
 /// Settings of the HTTP layer.
 #[derive(Debug, Clone)]
@@ -59,6 +59,8 @@ impl Default for HttpConfig {
 /// What the handlers of one worker share.
 #[derive(Clone)]
 pub struct HttpState {
+    /// Who is let in.
+    pub auth: Authenticator,
     /// The protocol.
     pub mcp: McpServer,
     /// The mailbox, for readiness and the session list.

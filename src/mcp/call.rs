@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
@@ -105,6 +106,13 @@ impl PreparedCall {
     #[must_use]
     pub fn may_wait(&self) -> bool {
         self.waits
+    }
+
+    /// What ends it before its time, as the end of the replica would: for whoever learns that its caller
+    /// is no longer welcome.
+    pub fn ends_early(&mut self) -> CancellationToken {
+        self.context.stop = self.context.stop.child_token();
+        self.context.stop.clone()
     }
 
     /// Where its progress is to be reported, if the client asked for that.

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::revision::{Era, Revision};
 use crate::{
-    dialogue::InputRequired, prompts::PromptError, resources::ResourceError, tools::ToolError,
+    dialogue::InputRequired, model::Scope, prompts::PromptError, resources::ResourceError,
+    tools::ToolError,
 };
 
 /// Why a request was not served. The texts are for the caller; causes never get into them.
@@ -59,6 +60,9 @@ pub enum McpError {
     /// The client did not declare a capability that the request needs.
     #[error("the client must declare the capability {0:?}")]
     MissingCapability(&'static str),
+    /// The caller's credential does not allow it.
+    #[error("your key lacks the scope {}: ask for one that has it", .0.as_str())]
+    InsufficientScope(Scope),
     /// The store does not answer.
     #[error("{}", ToolError::Unavailable)]
     Unavailable,
@@ -97,6 +101,7 @@ impl McpError {
             Self::UnknownResource { .. } => row(-32602, 200, 200, "unknown_resource"),
             Self::Busy => row(-32603, 200, 503, "busy"),
             Self::MissingCapability(_) => row(-32021, 200, 400, "missing_capability"),
+            Self::InsufficientScope(_) => row(-32600, 403, 403, "insufficient_scope"),
             Self::Unavailable => row(-32603, 200, 503, "unavailable"),
             Self::Internal => row(-32603, 200, 500, "internal"),
         }
@@ -118,6 +123,29 @@ impl McpError {
         match era {
             Era::Legacy => self.row().legacy_status,
             Era::Modern => self.row().modern_status,
+        }
+    }
+
+    /// The scope that the caller's credential lacks, for who asks for another one (RFC 6750).
+    #[must_use]
+    pub fn lacking(&self) -> Option<&'static str> {
+        match self {
+            Self::InsufficientScope(scope) => Some(scope.as_str()),
+            Self::Parse
+            | Self::InvalidRequest(_)
+            | Self::HeaderMismatch(_)
+            | Self::UnsupportedVersion { .. }
+            | Self::MalformedParams(_)
+            | Self::MethodNotFound
+            | Self::InvalidParams(_)
+            | Self::InvalidArgument(_)
+            | Self::UnknownTool(_)
+            | Self::UnknownPrompt(_)
+            | Self::UnknownResource { .. }
+            | Self::Busy
+            | Self::MissingCapability(_)
+            | Self::Unavailable
+            | Self::Internal => None,
         }
     }
 
@@ -147,6 +175,7 @@ impl McpError {
             | Self::UnknownTool(_)
             | Self::UnknownPrompt(_)
             | Self::Busy
+            | Self::InsufficientScope(_)
             | Self::Unavailable
             | Self::Internal => None,
         }
@@ -170,9 +199,10 @@ impl McpError {
     /// What a resource's error is on the wire.
     pub(super) fn from_resource(error: ResourceError, uri: &str) -> Self {
         match error {
-            ResourceError::NotFound | ResourceError::NoIdentity => {
-                Self::UnknownResource { uri: uri.to_owned(), why: error }
-            }
+            ResourceError::NotFound
+            | ResourceError::NoIdentity
+            | ResourceError::ManyIdentities
+            | ResourceError::Foreign => Self::UnknownResource { uri: uri.to_owned(), why: error },
             ResourceError::Busy => Self::Busy,
             ResourceError::Unavailable => Self::Unavailable,
             ResourceError::Internal => Self::Internal,
@@ -246,6 +276,7 @@ mod tests {
             (unknown_resource, -32602, 200, 200, "unknown_resource"),
             (McpError::Busy, -32603, 200, 503, "busy"),
             (McpError::MissingCapability("x"), -32021, 200, 400, "missing_capability"),
+            (McpError::InsufficientScope(Scope::Read), -32600, 403, 403, "insufficient_scope"),
             (McpError::Unavailable, -32603, 200, 503, "unavailable"),
             (McpError::Internal, -32603, 200, 500, "internal"),
         ] {

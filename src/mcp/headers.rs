@@ -7,6 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
 use super::error::McpError;
+use crate::model::{Principal, Scope};
 
 /// A header that may appear once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,6 +60,9 @@ pub struct Headers<'a> {
     pub session: Field<'a>,
     /// `traceparent`.
     pub traceparent: Field<'a>,
+    /// Who sent it, as its credential proves; `None`: nobody has to prove anything. It goes into the
+    /// context of the call as it is: this module knows nothing of what it holds.
+    pub principal: Option<&'a Principal>,
     /// The others, for tools whose arguments are mirrored. `None`: there are none.
     pub others: Option<Lookup<'a>>,
 }
@@ -67,6 +71,19 @@ impl<'a> Headers<'a> {
     /// The session, if one was named: revisions that have sessions send it with every request.
     pub(super) fn session(&self) -> Option<&'a str> {
         self.session.text("Mcp-Session-Id").ok().flatten().filter(|session| !session.is_empty())
+    }
+
+    /// Who sent it.
+    pub(super) fn principal(&self) -> Principal {
+        self.principal.cloned().unwrap_or_default()
+    }
+
+    /// Refuses what the sender's credential does not allow.
+    pub(super) fn check_scopes(&self, needed: &[Scope]) -> Result<(), McpError> {
+        match self.principal.and_then(|principal| principal.lacks(needed)) {
+            Some(scope) => Err(McpError::InsufficientScope(scope)),
+            None => Ok(()),
+        }
     }
 
     /// `Mcp-Method` must repeat `method`.

@@ -8,6 +8,7 @@ use std::future::pending;
 use bytes::Bytes;
 use futures_util::{Stream, future::select_all, stream::unfold};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
@@ -36,10 +37,19 @@ pub struct PreparedListen {
     pub(super) wanted: Wanted,
     pub(super) context: CallContext,
     pub(super) id: Box<str>,
+    /// Ends it with its result.
+    pub(super) until: CancellationToken,
     pub(super) operation: Operation,
 }
 
 impl PreparedListen {
+    /// What ends it before its time, as the end of the replica would: for whoever learns that its caller
+    /// is no longer welcome. What it watches, others may watch with it: that goes on.
+    pub fn ends_early(&mut self) -> CancellationToken {
+        self.until = self.until.child_token();
+        self.until.clone()
+    }
+
     /// Begins to watch. From here on nothing is missed.
     ///
     /// # Errors
@@ -59,7 +69,13 @@ impl PreparedListen {
             match self.watch(&uri).await {
                 Ok(Some(changes)) => watched.push(Watched { what: What::Resource(uri), changes }),
                 // Not honoured: the acknowledgement leaves it out.
-                Ok(None) | Err(ResourceError::NotFound | ResourceError::NoIdentity) => {}
+                Ok(None)
+                | Err(
+                    ResourceError::NotFound
+                    | ResourceError::NoIdentity
+                    | ResourceError::ManyIdentities
+                    | ResourceError::Foreign,
+                ) => {}
                 Err(
                     error @ (ResourceError::Busy
                     | ResourceError::Unavailable
@@ -81,8 +97,8 @@ impl PreparedListen {
                     .push(Watched { what: What::List(list), changes: changes.watch(list).await });
             }
         }
-        let Self { server, context, id, operation, wanted: _ } = self;
-        let subscription = Subscription { server, context, id, watched, stage: Stage::Begun };
+        let Self { server, until, id, operation, wanted: _, context: _ } = self;
+        let subscription = Subscription { server, until, id, watched, stage: Stage::Begun };
         Ok((subscription, operation.finish(200, "")))
     }
 
@@ -97,7 +113,7 @@ impl PreparedListen {
 /// A subscription that watches.
 pub struct Subscription {
     server: McpServer,
-    context: CallContext,
+    until: CancellationToken,
     id: Box<str>,
     watched: Vec<Watched>,
     stage: Stage,
@@ -146,7 +162,7 @@ impl Subscription {
             }
             Stage::Acknowledged => tokio::select! {
                 biased;
-                () = self.context.stop.cancelled() => {
+                () = self.until.cancelled() => {
                     self.stage = Stage::Ended;
                     Some(self.result())
                 }

@@ -29,7 +29,6 @@ use super::{
 use crate::{
     dialogue::{self, AskError, RequestKey},
     messaging::CallContext,
-    model::Tenant,
     queue::{CallKey, SessionKey},
     resources::ResourceError,
     telemetry::Metrics,
@@ -48,7 +47,6 @@ struct Parts {
     info: String,
     discover: String,
     metrics: Arc<Metrics>,
-    tenant: Tenant,
     stop: CancellationToken,
 }
 
@@ -86,6 +84,8 @@ pub struct Answer {
     pub body: Bytes,
     /// `Mcp-Session-Id` to be minted.
     pub session: Option<String>,
+    /// The scope that the caller's credential lacks.
+    pub lacking: Option<&'static str>,
     /// To be dropped by whoever has written the answer.
     pub operation: Operation,
 }
@@ -100,7 +100,6 @@ impl McpServer {
             discover: discover::discover(&offer),
             offer,
             metrics,
-            tenant: Tenant::default(),
             stop,
         };
         Self { parts: Arc::new(parts) }
@@ -236,7 +235,7 @@ impl McpServer {
                 let session =
                     (method == Method::Initialize).then(|| Uuid::now_v7().simple().to_string());
                 let operation = operation.finish(200, "");
-                Incoming::Answer(Answer { status: 200, body, session, operation })
+                Incoming::Answer(Answer { status: 200, body, session, lacking: None, operation })
             }
             Ok(Sorted::Work { work, waits, context, messages }) => {
                 // Who converses reports its progress itself.
@@ -259,7 +258,8 @@ impl McpServer {
             }
             Ok(Sorted::Listen { wanted, context }) => {
                 let (server, id) = (self.clone(), request.id.as_json().into());
-                let listen = PreparedListen { server, wanted, context, id, operation };
+                let until = context.stop.clone();
+                let listen = PreparedListen { server, wanted, context, id, until, operation };
                 Incoming::Listen(Box::new(listen))
             }
             Err(error) => refuse(operation, Some(request.id), &error, era),
@@ -286,7 +286,7 @@ impl McpServer {
             Ok(Sorted::Members(Cow::Borrowed(page), Freshness::Stable))
         };
         let context = || CallContext {
-            tenant: self.parts.tenant.clone(),
+            principal: headers.principal(),
             stop: self.parts.stop.clone(),
             trace: meta.trace(headers),
             ..CallContext::default()
@@ -299,6 +299,7 @@ impl McpServer {
                 let uri = params.uri()?;
                 let unknown = || McpError::from_resource(ResourceError::NotFound, &uri);
                 let resource = Arc::clone(offer.resources.find(&uri).ok_or_else(unknown)?);
+                headers.check_scopes(resource.scopes())?;
                 plain(Work::Resource(resource, uri.into()))
             }
             Method::PromptsGet => {
@@ -315,7 +316,11 @@ impl McpServer {
             }
             Method::Complete => {
                 let (reference, argument) = params.completion()?;
-                plain(Work::Complete(self.suggester(reference)?, argument))
+                let suggester = self.suggester(reference)?;
+                if let Suggester::Resource(resource) = &suggester {
+                    headers.check_scopes(resource.scopes())?;
+                }
+                plain(Work::Complete(suggester, argument))
             }
             Method::SetLevel => {
                 let (level, session) = (params.level()?, headers.session().map(str::to_owned));
@@ -323,8 +328,9 @@ impl McpServer {
             }
             Method::Subscribe | Method::Unsubscribe => {
                 let uri = params.uri()?.into_owned();
-                if offer.resources.find(&uri).is_none() {
-                    return Err(McpError::from_resource(ResourceError::NotFound, &uri));
+                match offer.resources.find(&uri) {
+                    Some(resource) => headers.check_scopes(resource.scopes())?,
+                    None => return Err(McpError::from_resource(ResourceError::NotFound, &uri)),
                 }
                 let wanted = method == Method::Subscribe;
                 plain(Work::Subscribe {
@@ -334,7 +340,12 @@ impl McpServer {
                 })
             }
             Method::Listen => {
-                Ok(Sorted::Listen { wanted: params.notifications()?, context: context() })
+                let wanted = params.notifications()?;
+                for resource in wanted.resources.iter().filter_map(|uri| offer.resources.find(uri))
+                {
+                    headers.check_scopes(resource.scopes())?;
+                }
+                Ok(Sorted::Listen { wanted, context: context() })
             }
             Method::ToolsList => list(&lists.tools),
             Method::ResourcesList => list(&lists.resources),
@@ -367,6 +378,7 @@ impl McpServer {
         let name = params.name()?;
         let tool = offer.tools.get(&name).ok_or_else(|| McpError::unknown_tool(&name))?;
         operation.calls(tool.name());
+        headers.check_scopes(tool.scopes())?;
         let arguments = params.arguments()?;
         if era == Era::Modern
             && !lists.mirrored.is_empty()
@@ -380,8 +392,9 @@ impl McpServer {
             && era == Era::Legacy
             && let Some(session) = headers.session()
         {
-            context.session = Some(SessionKey::new(session));
-            context.call = Some(CallKey::new(session, request.id.as_json()));
+            let principal = &context.principal;
+            context.session = Some(SessionKey::new(principal, session));
+            context.call = Some(CallKey::new(principal, session, request.id.as_json()));
         }
         let messages = if converses {
             Some(self.open(headers, params, meta, era, &mut context)?)
@@ -460,6 +473,7 @@ fn refuse(operation: Operation, id: Option<Id<'_>>, error: &McpError, era: Era) 
         status,
         body,
         session: None,
+        lacking: error.lacking(),
         operation: operation.fail(status, error),
     })
 }
@@ -471,7 +485,9 @@ fn notified(headers: &Headers<'_>, method: &str, params: Option<&RawValue>) -> I
     }
     let request = Params::read(params).ok().and_then(|params| params.request_id());
     match (headers.session(), request) {
-        (Some(session), Some(id)) => Incoming::Cancel(CallKey::new(session, id.as_json())),
+        (Some(session), Some(id)) => {
+            Incoming::Cancel(CallKey::new(&headers.principal(), session, id.as_json()))
+        }
         (None, _) | (_, None) => Incoming::Accepted,
     }
 }

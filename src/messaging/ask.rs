@@ -109,12 +109,13 @@ impl MessagingService {
         let wait = request.wait.unwrap_or(self.rules.default_wait);
         self.check_wait("timeout", wait)?;
         let deadline = Instant::now() + wait;
-        let inbox = context.inbox(&request.sender);
+        let inbox = context.own(&request.sender)?;
         let keyed = request.idempotency_key.is_some();
         let message = NewMessage {
             id: MessageId::new(),
             sender: inbox.clone(),
-            recipient: context.inbox(&request.recipient),
+            verified: context.principal.grant().is_some(),
+            recipient: context.peer(&request.recipient),
             text: request.text,
             in_reply_to: request.in_reply_to,
             idempotency: request.idempotency_key.map(|text| IdempotencyKey::new(&inbox, &text)),
@@ -213,7 +214,7 @@ impl MessagingService {
             Taken::Gone => open.armed = false,
             Taken::Reply(_) if *ended == Some(Ended::Cancelled) => {}
             Taken::Reply(reply) => {
-                self.note_delivered(std::slice::from_ref(&reply));
+                self.note_delivered(&open.inbox, std::slice::from_ref(&reply));
                 asked.delivery = self.settler().deliver(vec![open.claim()]);
                 open.armed = false;
                 asked.reply = Reply::Message(reply);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CallContext, MessagingError, MessagingService};
+use super::{CallContext, MessagingError, MessagingService, audit};
 use crate::{
     dialogue::Completion,
     model::{ClientId, MessageId},
@@ -23,8 +23,9 @@ impl MessagingService {
         profile: &Profile,
         context: &CallContext,
     ) -> Result<(Duration, Peek), MessagingError> {
-        let inbox = context.inbox(client);
+        let inbox = context.own(client)?;
         self.queue.check_in(&inbox, profile, self.rules.presence).await?;
+        audit::own("check_in", &inbox);
         Ok((self.rules.presence, self.queue.peek(&inbox).await?))
     }
 
@@ -37,8 +38,10 @@ impl MessagingService {
         client: &ClientId,
         context: &CallContext,
     ) -> Result<Browsed, MessagingError> {
-        let (inbox, rules) = (context.inbox(client), &self.rules);
-        Ok(self.queue.browse(&inbox, rules.fetch_messages, rules.fetch_bytes).await?)
+        let (inbox, rules) = (context.own(client)?, &self.rules);
+        let found = self.queue.browse(&inbox, rules.fetch_messages, rules.fetch_bytes).await?;
+        audit::own("look", &inbox);
+        Ok(found)
     }
 
     /// A page of the directory of the caller's team.
@@ -50,7 +53,7 @@ impl MessagingService {
         query: &ClientQuery,
         context: &CallContext,
     ) -> Result<ClientPage, MessagingError> {
-        Ok(self.queue.clients(&context.tenant, query).await?)
+        Ok(self.queue.clients(context.tenant(), query).await?)
     }
 
     /// The ids of those who checked in that begin so. Without the store there is nothing to suggest.
@@ -82,7 +85,9 @@ impl MessagingService {
         ids: &[MessageId],
         context: &CallContext,
     ) -> Result<Vec<LedgerEntry>, MessagingError> {
-        let mut entries = self.queue.ledger(&context.inbox(sender)).await?;
+        let sender = context.own(sender)?;
+        let mut entries = self.queue.ledger(&sender).await?;
+        audit::own("ask_status", &sender);
         if !ids.is_empty() {
             entries.retain(|entry| ids.contains(&entry.id));
         }
@@ -94,6 +99,6 @@ impl MessagingService {
     /// # Errors
     /// [`MessagingError::Queue`].
     pub async fn inboxes(&self, context: &CallContext) -> Result<Vec<InboxStat>, MessagingError> {
-        Ok(self.queue.inboxes(&context.tenant, self.rules.listed_inboxes).await?)
+        Ok(self.queue.inboxes(context.tenant(), self.rules.listed_inboxes).await?)
     }
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{model::MessageId, queue::QueueError, telemetry::Refusal};
+use crate::{
+    model::{Grant, MessageId},
+    queue::QueueError,
+    telemetry::Refusal,
+};
 
 /// Why the mailbox refused a call, or could not serve it ([`Queue`](Self::Queue)).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -97,9 +101,28 @@ pub enum MessagingError {
         "receipt belongs to another client_id's messages; pass it with the client_id that fetched them"
     )]
     ForeignReceipt,
+    /// The caller's credential does not prove that it is this client. The text names its own ids, for the
+    /// caller: never log it.
+    #[error("your key is not that of this client_id; {}", own_ids(.own))]
+    ForeignClient {
+        /// What it proves.
+        own: Grant,
+    },
     /// The store failed. The cause is for the log.
     #[error(transparent)]
     Queue(QueueError),
+}
+
+/// Which ids the holder of a key may use, in words for it.
+#[must_use]
+pub fn own_ids(grant: &Grant) -> String {
+    match grant {
+        Grant::One(client) => format!("use {}, or leave it out", client.expose()),
+        Grant::Below(beginning) => {
+            let beginning = beginning.expose();
+            format!("use ids that begin with {beginning} such as {beginning}1")
+        }
+    }
 }
 
 impl MessagingError {
@@ -119,6 +142,7 @@ impl MessagingError {
             Self::IdempotencyConflict { .. } => Refusal::IdempotencyConflict,
             Self::InvalidReceipt => Refusal::InvalidReceipt,
             Self::ForeignReceipt => Refusal::ForeignReceipt,
+            Self::ForeignClient { .. } => Refusal::ForeignClient,
             Self::Queue(_) => return None,
         })
     }

@@ -5,6 +5,7 @@
 //! response ([`Delivery`]).
 
 mod ask;
+mod audit;
 mod delivery;
 mod directory;
 mod error;
@@ -24,7 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use ask::{AskRequest, Asked, Reply};
 pub use delivery::Delivery;
-pub use error::MessagingError;
+pub use error::{MessagingError, own_ids};
 pub use receive::{Acknowledge, ReceiveRequest, Received, ReceivedWhy};
 pub use rules::Rules;
 pub use sampling::{keep_sampled, keep_watching_readiness};
@@ -34,7 +35,7 @@ pub use watch::InboxWatch;
 
 use crate::{
     dialogue::Exchange,
-    model::{ClientId, Inbox, Tenant, TraceParent},
+    model::{ClientId, Inbox, Principal, Tenant, TraceParent},
     queue::{CallKey, QueueBackend, SessionKey, Unready},
     telemetry::Metrics,
 };
@@ -53,8 +54,8 @@ pub struct MessagingService {
 /// Where a call comes from and what ends it early.
 #[derive(Debug, Clone, Default)]
 pub struct CallContext {
-    /// The team of the caller.
-    pub tenant: Tenant,
+    /// Who calls.
+    pub principal: Principal,
     /// The protocol session that the call belongs to, if there is one.
     pub session: Option<SessionKey>,
     /// The call within its session, to hear of its cancellation.
@@ -68,8 +69,34 @@ pub struct CallContext {
 }
 
 impl CallContext {
-    fn inbox(&self, client: &ClientId) -> Inbox {
-        Inbox::new(self.tenant.clone(), client.clone())
+    fn tenant(&self) -> &Tenant {
+        self.principal.tenant()
+    }
+
+    /// The inbox of the client as which the caller acts. This is where a foreign id is refused: nothing
+    /// else makes an inbox that is read, sent from or asked about.
+    fn own(&self, client: &ClientId) -> Result<Inbox, MessagingError> {
+        self.check_own(client)?;
+        Ok(self.peer(client))
+    }
+
+    /// Whether the caller may act as this client.
+    ///
+    /// # Errors
+    /// [`MessagingError::ForeignClient`].
+    pub fn check_own(&self, client: &ClientId) -> Result<(), MessagingError> {
+        match self.principal.grant() {
+            Some(grant) if !grant.covers(client) => {
+                audit::spoof_rejected(&grant.expose(), &self.peer(client));
+                Err(MessagingError::ForeignClient { own: grant.clone() })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The inbox of somebody to write to, in the caller's team.
+    fn peer(&self, client: &ClientId) -> Inbox {
+        Inbox::new(self.tenant().clone(), client.clone())
     }
 }
 

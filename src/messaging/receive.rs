@@ -6,7 +6,7 @@ use futures_util::future::try_join;
 use tokio::time::Instant;
 
 use super::{
-    CallContext, Delivery, MessagingError, MessagingService,
+    CallContext, Delivery, MessagingError, MessagingService, audit,
     delivery::{Claim, Settler},
     receipt::Receipt,
     waiting::Ended,
@@ -146,7 +146,7 @@ impl MessagingService {
         context: &CallContext,
     ) -> Result<Received, MessagingError> {
         self.check_wait("wait_seconds", request.wait)?;
-        let inbox = context.inbox(&request.client);
+        let inbox = context.own(&request.client)?;
         let acknowledged = match &request.receipt {
             Some(text) => {
                 let receipt = Receipt::decode(text, &inbox)?;
@@ -329,7 +329,7 @@ impl MessagingService {
             upto: upto_on_flush,
         };
         guard.disarm();
-        self.note_delivered(&messages);
+        self.note_delivered(inbox, &messages);
         let delivery = self.settler().deliver(vec![claim]);
         received.delivery = delivery.map(|delivery| delivery.and(received.delivery.take()));
         received.why = ReceivedWhy::Mail;
@@ -337,7 +337,8 @@ impl MessagingService {
         received
     }
 
-    pub(super) fn note_delivered(&self, messages: &[Message]) {
+    pub(super) fn note_delivered(&self, inbox: &Inbox, messages: &[Message]) {
+        audit::taken(inbox, messages);
         let again = messages.iter().filter(|message| message.redelivered).count() as u64;
         self.metrics.messages(MessageEvent::Delivered, messages.len() as u64);
         self.metrics.messages(MessageEvent::Redelivered, again);

@@ -5,6 +5,8 @@ use std::time::Duration;
 /// What the mailbox allows and assumes. Sizes are bytes.
 #[derive(Debug, Clone)]
 pub struct Rules {
+    /// Callers prove who they are: they may leave their own id out.
+    pub proved_callers: bool,
     /// Longest text of one message.
     pub message_bytes: usize,
     /// Most recipients of one send.

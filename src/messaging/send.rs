@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::{CallContext, Delivery, MessagingError, MessagingService, delivery::Claim};
+use super::{CallContext, Delivery, MessagingError, MessagingService, audit, delivery::Claim};
 use crate::{
     model::{ClientId, Inbox, MessageId},
     queue::{IdempotencyKey, NewMessage, Notice, Sent, SentStatus},
@@ -97,13 +97,15 @@ impl MessagingService {
             });
         }
         let ttl = self.life(request.ttl)?;
-        let sender = context.inbox(&request.sender);
+        let sender = context.own(&request.sender)?;
         let key = request.idempotency_key.map(|text| IdempotencyKey::new(&sender, &text));
+        let verified = context.principal.grant().is_some();
         let sends = request.parcels.into_iter().map(|parcel| {
             let message = NewMessage {
                 id: MessageId::new(),
                 sender: sender.clone(),
-                recipient: context.inbox(&parcel.recipient),
+                verified,
+                recipient: context.peer(&parcel.recipient),
                 text: parcel.text,
                 in_reply_to: request.in_reply_to,
                 idempotency: key,
@@ -130,6 +132,7 @@ impl MessagingService {
             Ok(()) => self.store(message).await,
             Err(error) => Err(error),
         };
+        audit::sent(message, &accepted);
         match &accepted {
             Ok(sent) => {
                 if sent.unconfirmed {

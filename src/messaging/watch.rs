@@ -18,7 +18,7 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{CallContext, MessagingError, MessagingService, waiters::Place};
+use super::{CallContext, MessagingError, MessagingService, audit, waiters::Place};
 use crate::{
     model::{ClientId, Inbox},
     queue::{Browsed, QueueBackend, Topic, Wakeups},
@@ -118,12 +118,13 @@ impl MessagingService {
         client: &ClientId,
         context: &CallContext,
     ) -> Result<InboxWatch, MessagingError> {
+        let inbox = context.own(client)?;
         let (place, listening) = (self.waiters.enter()?, self.metrics.listening());
-        let inbox = context.inbox(client);
         let told = match self.watches.join(&inbox) {
             Some(told) => told,
-            None => self.begin_watch(inbox, &context.stop).await?,
+            None => self.begin_watch(inbox.clone(), &context.stop).await?,
         };
+        audit::own("watch", &inbox);
         Ok(InboxWatch { told, _place: place, _listening: listening })
     }
 

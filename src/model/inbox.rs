@@ -1,18 +1,39 @@
 //! Whose queue: a client of a tenant.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use super::ClientId;
 
-/// A team whose clients see each other. `default` until identity says otherwise.
+/// A team whose clients see each other; nothing passes between two. 1-64 characters of
+/// `A-Z a-z 0-9 . _ -`. It is `default` where no credential says otherwise.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Tenant(Arc<str>);
 
 impl Tenant {
+    /// Longest name, in characters (all of them ASCII).
+    pub const MAX_LEN: usize = 64;
+
     /// The name as it stands in keys.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// The text is not the name of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1-64 characters of A-Z a-z 0-9 . _ -")]
+pub struct InvalidTenant;
+
+impl FromStr for Tenant {
+    type Err = InvalidTenant;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if text.is_empty() || text.len() > Self::MAX_LEN || !text.chars().all(allowed) {
+            return Err(InvalidTenant);
+        }
+        Ok(Self(text.into()))
     }
 }
 
@@ -73,5 +94,20 @@ impl Inbox {
 impl fmt::Debug for Inbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Inbox")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_that_would_break_a_key_or_a_pattern_is_refused() {
+        for bad in ["", "a b", "a/b", "a*", "a{b}", "a:b", "a?", "[a]", "ä", &"x".repeat(65)] {
+            assert_eq!(bad.parse::<Tenant>(), Err(InvalidTenant), "{bad:?}");
+        }
+        for good in ["a", "acme-2.eu_west", &"x".repeat(64)] {
+            assert_eq!(good.parse::<Tenant>().unwrap().as_str(), good);
+        }
     }
 }

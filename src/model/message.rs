@@ -64,6 +64,8 @@ pub struct Message {
     pub id: MessageId,
     /// Who sent it.
     pub from: ClientId,
+    /// A credential proved that, when it was accepted.
+    pub verified: bool,
     /// The message that this one answers, if its sender said so.
     pub in_reply_to: Option<MessageId>,
     /// What was sent, unchanged. Untrusted.

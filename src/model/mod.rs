@@ -4,12 +4,14 @@ mod client_id;
 mod clock;
 mod inbox;
 mod message;
+mod principal;
 mod survey;
 mod trace;
 
 pub use client_id::{ClientId, InvalidClientId};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use inbox::{Inbox, Tenant};
+pub use inbox::{Inbox, InvalidTenant, Tenant};
 pub use message::{InvalidMessageId, Message, MessageId, MessageState};
+pub use principal::{Grant, InvalidGrant, InvalidScopes, Principal, Scope, Scopes};
 pub use survey::Survey;
 pub use trace::TraceParent;

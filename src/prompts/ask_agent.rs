@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::{
-    DATA, Prompt, PromptArguments, PromptError, PromptOutcome, argument, client_id, quoted, said,
+    DATA, Prompt, PromptArguments, PromptError, PromptOutcome, argument, client_id, own_argument,
+    own_client, quoted, said,
 };
 use crate::{
     dialogue::Completion,
@@ -14,6 +15,8 @@ use crate::{
 /// The prompt.
 pub(super) struct AskAgent {
     pub(super) messaging: MessagingService,
+    /// Nothing proves who calls: it must say so itself.
+    pub(super) claimed: bool,
 }
 
 const DESCRIPTION: &str = "Ask another agent and wait for its answer.";
@@ -30,7 +33,7 @@ impl Prompt for AskAgent {
             "title": "Ask another agent",
             "description": DESCRIPTION,
             "arguments": [
-                argument("client_id", "Your own client id", true),
+                own_argument(self.claimed),
                 argument("recipient_id", "The client id of the agent to ask", true),
                 argument("question", "What to ask, with all that it needs to answer", true),
             ],
@@ -51,9 +54,9 @@ impl Prompt for AskAgent {
     async fn get(
         &self,
         sent: PromptArguments,
-        _context: &CallContext,
+        context: &CallContext,
     ) -> Result<PromptOutcome, PromptError> {
-        let client = client_id(&sent, "client_id", "your own client id")?;
+        let client = own_client(&sent, context)?;
         let peer = client_id(&sent, "recipient_id", "the client id of the agent to ask")?;
         let question = quoted(&sent, "question")?.ok_or_else(|| {
             PromptError::Argument("question is missing; write what to ask".to_owned())

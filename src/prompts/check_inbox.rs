@@ -3,11 +3,16 @@
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::{DATA, Prompt, PromptArguments, PromptError, PromptOutcome, argument, client_id, said};
+use super::{
+    DATA, Prompt, PromptArguments, PromptError, PromptOutcome, own_argument, own_client, said,
+};
 use crate::messaging::CallContext;
 
 /// The prompt.
-pub(super) struct CheckInbox;
+pub(super) struct CheckInbox {
+    /// Nothing proves who calls: it must say so itself.
+    pub(super) claimed: bool,
+}
 
 const DESCRIPTION: &str = "Read your messages and say what is in them.";
 
@@ -22,16 +27,16 @@ impl Prompt for CheckInbox {
             "name": self.name(),
             "title": "Check my inbox",
             "description": DESCRIPTION,
-            "arguments": [argument("client_id", "Your own client id", true)],
+            "arguments": [own_argument(self.claimed)],
         })
     }
 
     async fn get(
         &self,
         sent: PromptArguments,
-        _context: &CallContext,
+        context: &CallContext,
     ) -> Result<PromptOutcome, PromptError> {
-        let client = client_id(&sent, "client_id", "your own client id")?;
+        let client = own_client(&sent, context)?;
         let text = format!(
             "Read my mail with get_messages (client_id={}). Tell me in a few lines who wrote what, oldest \
              first, and which messages ask for a reply. {DATA} If one asks for a reply, suggest one; when I \

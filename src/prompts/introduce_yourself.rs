@@ -6,12 +6,16 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::{
-    DATA, Prompt, PromptArguments, PromptError, PromptOutcome, argument, client_id, quoted, said,
+    DATA, Prompt, PromptArguments, PromptError, PromptOutcome, argument, own_argument, own_client,
+    quoted, said,
 };
 use crate::messaging::CallContext;
 
 /// The prompt.
-pub(super) struct IntroduceYourself;
+pub(super) struct IntroduceYourself {
+    /// Nothing proves who calls: it must say so itself.
+    pub(super) claimed: bool,
+}
 
 const DESCRIPTION: &str = "Check in, so that other agents find you, and see who is there.";
 
@@ -27,7 +31,7 @@ impl Prompt for IntroduceYourself {
             "title": "Introduce yourself to the other agents",
             "description": DESCRIPTION,
             "arguments": [
-                argument("client_id", "Your own client id", true),
+                own_argument(self.claimed),
                 argument("name", "A name for people (if not given: chosen by the model)", false),
                 argument("capabilities", "What you can do (if not given: said by the model)", false),
             ],
@@ -37,9 +41,9 @@ impl Prompt for IntroduceYourself {
     async fn get(
         &self,
         sent: PromptArguments,
-        _context: &CallContext,
+        context: &CallContext,
     ) -> Result<PromptOutcome, PromptError> {
-        let client = client_id(&sent, "client_id", "your own client id")?;
+        let client = own_client(&sent, context)?;
         let (name, capabilities) = (quoted(&sent, "name")?, quoted(&sent, "capabilities")?);
         let mut text = format!("Check in with checkin_client (client_id={}", client.expose());
         for (argument, value) in [("name", &name), ("capabilities", &capabilities)] {

@@ -113,16 +113,22 @@ impl PromptRegistry {
 /// for this user: what peers wrote is never to be obeyed.
 #[must_use]
 pub fn registry(messaging: MessagingService) -> PromptRegistry {
+    let claimed = !messaging.rules().proved_callers;
     PromptRegistry::new(vec![
-        Arc::new(check_inbox::CheckInbox),
-        Arc::new(ask_agent::AskAgent { messaging }),
-        Arc::new(introduce_yourself::IntroduceYourself),
+        Arc::new(check_inbox::CheckInbox { claimed }),
+        Arc::new(ask_agent::AskAgent { messaging, claimed }),
+        Arc::new(introduce_yourself::IntroduceYourself { claimed }),
     ])
 }
 
 /// An argument, as it stands in a definition.
 fn argument(name: &str, description: &str, required: bool) -> Value {
     json!({"name": name, "description": description, "required": required})
+}
+
+/// The caller's own id, as it stands in a definition: it must be given where nothing proves it.
+fn own_argument(claimed: bool) -> Value {
+    argument("client_id", "Your own client id", claimed)
 }
 
 /// What a prompt says, in the words of its user.
@@ -138,6 +144,19 @@ fn client_id(sent: &PromptArguments, name: &str, whose: &str) -> Result<ClientId
     let value = arguments::given(sent, name)
         .ok_or_else(|| BadArgument::new(name, format_args!("is missing; give {whose}")))?;
     Ok(arguments::client_id(name, value)?)
+}
+
+/// The caller's own id: given, or the one that its credential proves.
+fn own_client(sent: &PromptArguments, context: &CallContext) -> Result<ClientId, PromptError> {
+    let name = "client_id";
+    if arguments::given(sent, name).is_none()
+        && let Some(client) = context.principal.client()
+    {
+        return Ok(client.clone());
+    }
+    let client = client_id(sent, name, "your own client id")?;
+    context.check_own(&client).map_err(|error| PromptError::Argument(error.to_string()))?;
+    Ok(client)
 }
 
 /// A text of the user's, as one quoted word that nothing in it can end.

@@ -7,6 +7,7 @@
 //! Not here: limits on ids and sizes of a request, rendering, waiting. Those are rules of
 //! [`crate::messaging`].
 
+mod credentials;
 mod error;
 pub mod memory;
 pub mod redis;
@@ -17,6 +18,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use credentials::{
+    CredentialStore, FIRST_GENERATION, InvalidKeyId, IssuedKey, KeyId, Revocations,
+};
 pub use error::{QueueError, Unready};
 pub use types::{
     Arrivals, Batch, Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor,

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::model::{ClientId, Inbox, Message, MessageId, MessageState, TraceParent};
+use crate::model::{ClientId, Inbox, Message, MessageId, MessageState, Principal, TraceParent};
 
 /// Position in an inbox: microseconds of the store's clock, strictly increasing per inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -79,6 +79,8 @@ pub struct NewMessage {
     pub id: MessageId,
     /// Who sends it; its ledger remembers it.
     pub sender: Inbox,
+    /// A credential proved the sender.
+    pub verified: bool,
     /// Whose inbox it goes to.
     pub recipient: Inbox,
     /// What is sent.
@@ -188,15 +190,16 @@ pub struct Waiting {
     pub first: bool,
 }
 
-/// An opaque name of a protocol session, as a digest.
+/// An opaque name of a protocol session, as a digest. Whoever hears of another principal's session id
+/// can do nothing with it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionKey([u8; 16]);
 
 impl SessionKey {
-    /// Of the session id that a client sent.
+    /// Of the session id that a client of `principal` sent.
     #[must_use]
-    pub fn new(session: &str) -> Self {
-        Self(digest16(&[session.as_bytes()]))
+    pub fn new(principal: &Principal, session: &str) -> Self {
+        Self(digest16(&[principal.name().as_bytes(), session.as_bytes()]))
     }
 
     /// The 16 bytes.
@@ -212,15 +215,15 @@ impl fmt::Debug for SessionKey {
     }
 }
 
-/// One request of one session, to route its cancellation.
+/// One request of one session, to route its cancellation: nobody but its principal can.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CallKey([u8; 16]);
 
 impl CallKey {
-    /// Request `id` (its JSON text) of `session`.
+    /// Request `id` (its JSON text) of `session`, which `principal` sent.
     #[must_use]
-    pub fn new(session: &str, id: &str) -> Self {
-        Self(digest16(&[session.as_bytes(), id.as_bytes()]))
+    pub fn new(principal: &Principal, session: &str, id: &str) -> Self {
+        Self(digest16(&[principal.name().as_bytes(), session.as_bytes(), id.as_bytes()]))
     }
 
     /// The 16 bytes.

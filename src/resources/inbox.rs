@@ -13,7 +13,7 @@ use super::{Changes, MARKDOWN, Resource, ResourceError, markdown, sorted};
 use crate::{
     dialogue::Completion,
     messaging::{CallContext, MessagingService},
-    model::ClientId,
+    model::{ClientId, Principal, Scope},
     queue::Browsed,
     tools::markdown::{counted, messages},
 };
@@ -45,12 +45,16 @@ impl Resource for InboxResource {
         true
     }
 
+    fn scopes(&self) -> &'static [Scope] {
+        &[Scope::Read]
+    }
+
     fn matches(&self, uri: &str) -> bool {
         uri.starts_with(SCHEME)
     }
 
     async fn read(&self, uri: &str, context: &CallContext) -> Result<Vec<Value>, ResourceError> {
-        let client = client_of(uri)?;
+        let client = client_of(uri, &context.principal)?;
         let found = self.messaging.browse(&client, context).await.map_err(sorted)?;
         Ok(markdown(uri, &told(&client, &found)))
     }
@@ -61,7 +65,11 @@ impl Resource for InboxResource {
 
     async fn complete(&self, variable: &str, value: &str, context: &CallContext) -> Completion {
         match variable {
-            "client_id" => self.messaging.suggest_clients(value, context).await,
+            "client_id" => {
+                let mut found = self.messaging.suggest_clients(value, context).await;
+                found.values.retain(|id| id.parse().is_ok_and(|id| context.principal.owns(&id)));
+                found
+            }
             _ => Completion::default(),
         }
     }
@@ -75,18 +83,22 @@ impl Resource for InboxResource {
         uri: &str,
         context: &CallContext,
     ) -> Result<Option<Box<dyn Changes>>, ResourceError> {
-        let client = client_of(uri)?;
+        let client = client_of(uri, &context.principal)?;
         let watch = self.messaging.watch_inbox(&client, context).await.map_err(sorted)?;
         Ok(Some(Box::new(watch)))
     }
 }
 
 /// Whose inbox a URI names.
-fn client_of(uri: &str) -> Result<ClientId, ResourceError> {
+fn client_of(uri: &str, principal: &Principal) -> Result<ClientId, ResourceError> {
     let id = uri.strip_prefix(SCHEME).ok_or(ResourceError::NotFound)?;
     let id = percent_decode_str(id).decode_utf8().map_err(|_not_text| ResourceError::NotFound)?;
     if id == ME {
-        return Err(ResourceError::NoIdentity);
+        return match (principal.client(), principal.grant()) {
+            (Some(client), _) => Ok(client.clone()),
+            (None, Some(_several)) => Err(ResourceError::ManyIdentities),
+            (None, None) => Err(ResourceError::NoIdentity),
+        };
     }
     id.parse().map_err(|_not_an_id| ResourceError::NotFound)
 }
@@ -115,6 +127,7 @@ fn told(client: &ClientId, found: &Browsed) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Scopes, Tenant};
 
     #[test]
     fn a_uri_names_a_client_however_it_is_encoded() {
@@ -125,7 +138,7 @@ mod tests {
             ("inbox://%62ob", "bob"),
             ("inbox://Me", "Me"),
         ] {
-            assert_eq!(client_of(uri).unwrap().expose(), client);
+            assert_eq!(client_of(uri, &Principal::anyone()).unwrap().expose(), client);
         }
     }
 
@@ -147,16 +160,22 @@ mod tests {
             "bob",
             &long,
         ] {
-            assert_eq!(client_of(uri), Err(ResourceError::NotFound), "{uri}");
+            assert_eq!(client_of(uri, &Principal::anyone()), Err(ResourceError::NotFound), "{uri}");
         }
     }
 
     #[test]
     fn whose_inbox_mine_is_needs_a_credential() {
         for uri in ["inbox://me", "inbox://m%65"] {
-            let refused = client_of(uri).unwrap_err();
+            let refused = client_of(uri, &Principal::anyone()).unwrap_err();
             assert_eq!(refused, ResourceError::NoIdentity);
             assert!(refused.to_string().contains("use inbox:// with your own client id"));
         }
+        let me = |grant: &str| {
+            let grant = grant.parse().unwrap();
+            client_of("inbox://me", &Principal::proved(Tenant::default(), grant, Scopes::default()))
+        };
+        assert_eq!(me("alice").unwrap().expose(), "alice");
+        assert_eq!(me("alice.*"), Err(ResourceError::ManyIdentities));
     }
 }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     dialogue::Completion,
     messaging::{CallContext, InboxWatch, MessagingError, MessagingService},
+    model::Scope,
 };
 
 /// One resource, or one template of resources.
@@ -27,6 +28,11 @@ pub trait Resource: Send + Sync {
     /// Whether it is a template.
     fn is_template(&self) -> bool {
         false
+    }
+
+    /// What a caller's credential must allow, where there are credentials.
+    fn scopes(&self) -> &'static [Scope] {
+        &[]
     }
 
     /// Whether a URI is one of its.
@@ -90,6 +96,17 @@ pub enum ResourceError {
          server checks none; use inbox:// with your own client id"
     )]
     NoIdentity,
+    /// `inbox://me`, where the credential proves several ids.
+    #[error(
+        "resource not found: your key is that of several clients, so inbox://me is none of theirs; use \
+         inbox:// with one of their ids (get_my_identity says which)"
+    )]
+    ManyIdentities,
+    /// An inbox that is not the caller's. Whether there is one is not said.
+    #[error(
+        "resource not found: your key opens the inboxes of its own clients only (get_my_identity says which)"
+    )]
+    Foreign,
     /// As many wait as may.
     #[error("this server holds as many waiting calls as it may; try again in a few seconds")]
     Busy,
@@ -158,6 +175,7 @@ fn sorted(error: MessagingError) -> ResourceError {
     let cause = match error {
         MessagingError::Queue(cause) => cause,
         MessagingError::ReplicaBusy { .. } => return ResourceError::Busy,
+        MessagingError::ForeignClient { .. } => return ResourceError::Foreign,
         // Rules for what is sent and fetched: nothing here does.
         MessagingError::EmptyMessage
         | MessagingError::MessageTooLarge { .. }

@@ -73,6 +73,20 @@ closed_set! {
         InvalidReceipt = "invalid_receipt",
         /// A receipt of another inbox.
         ForeignReceipt = "foreign_receipt",
+        /// A client id as one's own that the key does not prove.
+        ForeignClient = "foreign_client",
+        /// No key, where one is asked for.
+        KeyMissing = "key_missing",
+        /// What is no key of this server.
+        KeyInvalid = "key_invalid",
+        /// A key whose time is over.
+        KeyExpired = "key_expired",
+        /// A key that was taken back.
+        KeyRevoked = "key_revoked",
+        /// A key of which cannot be found out whether it was taken back.
+        KeyUnchecked = "key_unchecked",
+        /// A key without the scope that a call needs.
+        Scope = "insufficient_scope",
         /// A `Host` that is not in `http.allowed_hosts`.
         Host = "host",
         /// An `Origin` that is not in `http.allowed_origins`.

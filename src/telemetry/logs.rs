@@ -22,6 +22,9 @@ use super::{exporting, json_lines::JsonLines, metrics::Metrics, spans};
 /// How long the last spans may take to leave at shutdown.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
 
+/// The target of the audit log, which names clients: it is never part of the other lines.
+const AUDIT: &str = "audit";
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -49,6 +52,8 @@ pub struct Settings {
     pub level: String,
     /// How lines look.
     pub format: LogFormat,
+    /// Write the audit log too.
+    pub audit: bool,
     /// Export spans. Where to, and what else, the standard `OTEL_*` variables say.
     pub traces: Option<TraceExport>,
     /// `OTEL_SERVICE_NAME` names the service; otherwise it is `mcp-messaging`.
@@ -89,7 +94,8 @@ impl Telemetry {
             .with_default_directive(LevelFilter::INFO.into())
             // What actix says of each start and stop, we say in one line.
             .parse(format!("actix_server=warn,{}", settings.level.to_ascii_lowercase()))?
-            .add_directive(format!("{}=off", spans::TARGET).parse()?);
+            .add_directive(format!("{}=off", spans::TARGET).parse()?)
+            .add_directive(format!("{AUDIT}=off").parse()?);
         let json = match settings.format {
             LogFormat::Json => true,
             LogFormat::Text => false,
@@ -116,7 +122,14 @@ impl Telemetry {
                 .with_threads(false)
                 .with_filter(Targets::new().with_target(spans::TARGET, LevelFilter::INFO))
         });
-        let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+        let mut lines = lines.with_filter(filter).boxed();
+        if settings.audit {
+            let audit = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+            let audit = audit.event_format(JsonLines);
+            let audit = audit.with_filter(Targets::new().with_target(AUDIT, LevelFilter::INFO));
+            lines = Box::new(lines.and_then(audit));
+        }
+        let subscriber = tracing_subscriber::registry().with(lines);
         match exporting {
             Some(exporting) => subscriber.with(exporting).try_init()?,
             // A layer that is `None` has no filter either: every span would be made for nobody.

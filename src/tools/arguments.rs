@@ -9,7 +9,10 @@ use std::{borrow::Cow, fmt::Display, time::Duration};
 use serde_json::{Map, Value};
 
 use super::{Arguments, recipients_config};
-use crate::model::{ClientId, MessageId};
+use crate::{
+    messaging::own_ids,
+    model::{ClientId, MessageId, Principal},
+};
 
 /// What is wrong with an argument, in words for whoever sent it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -145,16 +148,28 @@ pub(crate) fn client_id(name: &str, value: &Value) -> Result<ClientId, BadArgume
     parsed.map_err(|problem| BadArgument::new(name, problem))
 }
 
-/// The caller's own id: the argument `name`, or where older clients put it.
-pub(super) fn own_id(arguments: &Arguments, name: &str) -> Result<ClientId, BadArgument> {
+/// The caller's own id: the argument `name`, or where older clients put it, or else the one that its
+/// credential proves. Whether it may use an id that it names, the mailbox decides.
+pub(super) fn own_id(
+    arguments: &Arguments,
+    name: &str,
+    principal: &Principal,
+) -> Result<ClientId, BadArgument> {
     for alias in [name, "client_id", "sender_id", "my_id", "my_sender_id"] {
         if let Some(value) = given(arguments, alias) {
             return client_id(alias, value);
         }
     }
-    match recipients_config::own_id(arguments)? {
-        Some(id) => Ok(id),
-        None => Err(BadArgument::new(
+    if let Some(id) = recipients_config::own_id(arguments)? {
+        return Ok(id);
+    }
+    match (principal.client(), principal.grant()) {
+        (Some(id), _) => Ok(id.clone()),
+        (None, Some(several)) => {
+            let problem = format!("is missing; {}", own_ids(several));
+            Err(BadArgument::new(name, problem))
+        }
+        (None, None) => Err(BadArgument::new(
             name,
             "is missing; give your own client id (my_id in mcp_recipients.json; get_my_identity explains)",
         )),
@@ -226,6 +241,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::{Scopes, Tenant};
 
     const WAITS: (Duration, Duration) = (Duration::ZERO, Duration::from_mins(5));
 
@@ -303,17 +319,38 @@ mod tests {
             json!({"recipients_config": {"my_sender_id": "me"}}),
             json!({"client_id": null, "recipients_config": "{\"my_id\": \"me\"}"}),
         ] {
-            assert_eq!(own_id(&arguments(&sent), "client_id").unwrap().expose(), "me", "{sent}");
+            assert_eq!(
+                own_id(&arguments(&sent), "client_id", &Principal::anyone()).unwrap().expose(),
+                "me",
+                "{sent}"
+            );
         }
         for sent in [json!({}), json!({"recipients_config": 7}), json!({"recipients_config": {}})] {
-            let refused = own_id(&arguments(&sent), "client_id").unwrap_err().to_string();
+            let refused = own_id(&arguments(&sent), "client_id", &Principal::anyone())
+                .unwrap_err()
+                .to_string();
             assert!(refused.starts_with("client_id is missing; give your own"), "{refused}");
         }
-        let blank = own_id(&arguments(&json!({"sender_id": " "})), "client_id").unwrap_err();
+        let blank =
+            own_id(&arguments(&json!({"sender_id": " "})), "client_id", &Principal::anyone())
+                .unwrap_err();
         assert!(blank.to_string().starts_with("sender_id must not be blank"));
         let blank = json!({"recipients_config": {"my_id": ""}});
-        let blank = own_id(&arguments(&blank), "client_id").unwrap_err();
+        let blank = own_id(&arguments(&blank), "client_id", &Principal::anyone()).unwrap_err();
         assert!(blank.to_string().starts_with("recipients_config.my_id must not be blank"));
+    }
+
+    #[test]
+    fn an_own_id_that_was_not_given_is_the_one_that_the_key_proves() {
+        let own = |sent: Value, grant: &str| {
+            let proved =
+                Principal::proved(Tenant::default(), grant.parse().unwrap(), Scopes::default());
+            own_id(&arguments(&sent), "sender_id", &proved)
+        };
+        assert_eq!(own(json!({}), "alice").unwrap().expose(), "alice");
+        assert_eq!(own(json!({"sender_id": "bob"}), "alice").unwrap().expose(), "bob");
+        let refused = own(json!({}), "alice.*").unwrap_err().to_string();
+        assert_eq!(refused, "sender_id is missing; use ids that begin with alice. such as alice.1");
     }
 
     #[test]

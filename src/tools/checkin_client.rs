@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     messaging::{CallContext, MessagingService},
-    model::ClientId,
+    model::{ClientId, Principal, Scope},
     queue::Profile,
 };
 
@@ -41,6 +41,10 @@ impl Tool for CheckinClient {
         "checkin_client"
     }
 
+    fn scopes(&self) -> &'static [Scope] {
+        &[Scope::Send]
+    }
+
     fn definition(&self) -> Value {
         definition::tool(
             self.name(),
@@ -52,7 +56,7 @@ impl Tool for CheckinClient {
                     "name": of("string"),
                     "capabilities": about("string", "what you can do for others"),
                 }),
-                &["client_id", "name"],
+                &definition::required(self.messaging.rules(), &["client_id", "name"]),
             ),
             (
                 &json!({
@@ -80,7 +84,7 @@ impl CheckinClient {
         arguments: &Arguments,
         context: &CallContext,
     ) -> Result<ToolOutcome, Stop> {
-        let (client, profile) = read(arguments)?;
+        let (client, profile) = read(arguments, &context.principal)?;
         let checked = self.messaging.check_in(&client, &profile, context).await;
         let (keep, inbox) = checked.map_err(Stop::sort)?;
         render(&Answer {
@@ -91,8 +95,8 @@ impl CheckinClient {
     }
 }
 
-fn read(arguments: &Arguments) -> Result<(ClientId, Profile), BadArgument> {
-    let client = arguments::own_id(arguments, "client_id")?;
+fn read(arguments: &Arguments, principal: &Principal) -> Result<(ClientId, Profile), BadArgument> {
+    let client = arguments::own_id(arguments, "client_id", principal)?;
     let Some(name) = arguments::word(arguments, "name")? else {
         return Err(BadArgument::new("name", "is missing; give a name that people recognize"));
     };
@@ -140,14 +144,14 @@ mod tests {
     use crate::tools::samples;
 
     fn refused(sent: &Value) -> String {
-        read(sent.as_object().unwrap()).unwrap_err().to_string()
+        read(sent.as_object().unwrap(), &Principal::anyone()).unwrap_err().to_string()
     }
 
     #[test]
     fn a_profile_is_read_and_bounded() {
         let sent =
             json!({"client_id": "alice", "name": " Alice ", "capabilities": ["rust", "sql"]});
-        let (client, profile) = read(sent.as_object().unwrap()).unwrap();
+        let (client, profile) = read(sent.as_object().unwrap(), &Principal::anyone()).unwrap();
         assert_eq!(client.expose(), "alice");
         assert_eq!(
             profile,

@@ -3,6 +3,8 @@
 
 use serde_json::{Value, json};
 
+use crate::messaging::Rules;
+
 /// What a call does to the world, for hosts that ask their user first.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Effect {
@@ -64,6 +66,12 @@ pub(super) fn of(kind: &str) -> Value {
 /// A property with a word about it.
 pub(super) fn about(kind: &str, description: &str) -> Value {
     json!({"type": kind, "description": description})
+}
+
+/// Which of these arguments must be given: one's own id not where a credential proves it.
+pub(super) fn required(rules: &Rules, names: &[&'static str]) -> Vec<&'static str> {
+    let proved = |name: &str| rules.proved_callers && matches!(name, "client_id" | "sender_id");
+    names.iter().copied().filter(|name| !proved(name)).collect()
 }
 
 /// The caller's own id.

@@ -18,7 +18,7 @@ use crate::{
     messaging::{
         Acknowledge, CallContext, MessagingService, ReceiveRequest, Received, ReceivedWhy, Rules,
     },
-    model::ClientId,
+    model::{ClientId, Principal, Scope},
 };
 
 /// Most messages of one answer, whatever the caller asks for: each costs an envelope.
@@ -47,6 +47,10 @@ impl Tool for GetMessages {
         "get_messages"
     }
 
+    fn scopes(&self) -> &'static [Scope] {
+        &[Scope::Read]
+    }
+
     fn definition(&self) -> Value {
         let most = self.messaging.rules().fetch_messages;
         definition::tool(
@@ -66,7 +70,7 @@ impl Tool for GetMessages {
                     },
                     "receipt": of("string"),
                 }),
-                &["client_id"],
+                &definition::required(self.messaging.rules(), &["client_id"]),
             ),
             (
                 &json!({
@@ -111,7 +115,7 @@ impl GetMessages {
         context: &CallContext,
     ) -> Result<ToolOutcome, Stop> {
         let rules = self.messaging.rules();
-        let request = read(arguments, rules)?;
+        let request = read(arguments, rules, &context.principal)?;
         let (client, receipted) = (request.client.clone(), request.receipt.is_some());
         let received = self.messaging.receive(request, context).await.map_err(Stop::sort)?;
         let mut text = String::new();
@@ -124,13 +128,17 @@ impl GetMessages {
     }
 }
 
-fn read(arguments: &Arguments, rules: &Rules) -> Result<ReceiveRequest, BadArgument> {
+fn read(
+    arguments: &Arguments,
+    rules: &Rules,
+    principal: &Principal,
+) -> Result<ReceiveRequest, BadArgument> {
     let acknowledge = match arguments::choice(arguments, "ack", &["auto", "manual"])? {
         Some("manual") => Acknowledge::Manual,
         Some(_) | None => Acknowledge::Auto,
     };
     Ok(ReceiveRequest {
-        client: arguments::own_id(arguments, "client_id")?,
+        client: arguments::own_id(arguments, "client_id", principal)?,
         wait: wait(arguments, rules.max_wait)?,
         max_messages: arguments::count(arguments, "max_messages", MOST)?,
         acknowledge,
@@ -240,7 +248,7 @@ mod tests {
     #[test]
     fn a_request_is_read_with_its_defaults() {
         let rules = samples::rules();
-        let read = |sent: &Value| read(sent.as_object().unwrap(), &rules);
+        let read = |sent: &Value| read(sent.as_object().unwrap(), &rules, &Principal::anyone());
         let request = read(&json!({"sender_id": "alice", "recipients_config": {}})).unwrap();
         assert_eq!(request.client.expose(), "alice");
         assert_eq!(request.wait, Duration::ZERO);

@@ -16,8 +16,8 @@ use super::{
     views::PresenceView,
 };
 use crate::{
-    messaging::{CallContext, MessagingService},
-    model::ClientId,
+    messaging::{CallContext, MessagingService, own_ids},
+    model::{ClientId, Principal},
     queue::{ClientEntry, ClientQuery, Presence},
 };
 
@@ -100,16 +100,62 @@ impl GetMyIdentity {
         arguments: &Arguments,
         context: &CallContext,
     ) -> Result<ToolOutcome, Stop> {
-        let me = recipients_config::own_id(arguments)?;
+        let me = Me::of(recipients_config::own_id(arguments)?, &context.principal);
         let contacts = recipients_config::contacts(arguments)?;
         let query = ClientQuery { limit: PAGE, ..ClientQuery::default() };
         let page = self.messaging.clients(&query, context).await.map_err(Stop::sort)?;
-        render(me.as_ref(), &contacts, &page.clients)
+        render(&me, &contacts, &page.clients)
+    }
+}
+
+/// Who the caller is.
+struct Me {
+    id: Option<ClientId>,
+    /// A credential proves it.
+    verified: bool,
+    /// The same in words.
+    told: String,
+}
+
+impl Me {
+    /// `named`: as whom its file names it.
+    fn of(named: Option<ClientId>, principal: &Principal) -> Self {
+        let Some(grant) = principal.grant() else {
+            let told = match &named {
+                Some(id) => format!(
+                    "You are {0}, as your recipients_config says: use {0} as client_id and sender_id. Nothing \
+                     proves it, and whoever knows it can read its mail.\n",
+                    id.expose()
+                ),
+                None => EXPLAINED.to_owned(),
+            };
+            return Self { id: named, verified: false, told };
+        };
+        let foreign = named.as_ref().is_some_and(|id| !grant.covers(id));
+        let id = principal.client().cloned().or(named.filter(|_| !foreign));
+        let mut told = match (&id, grant) {
+            (Some(id), _) => format!(
+                "You are {0}, as your key proves: use {0} as client_id and sender_id. Others see your messages \
+                 as verified.\n",
+                id.expose()
+            ),
+            (None, several) => format!(
+                "Your key is that of several clients: {}, as client_id and sender_id. Keep the one that you \
+                 choose: its inbox is yours.\n",
+                own_ids(several)
+            ),
+        };
+        if foreign {
+            told.push_str(
+                "my_id in your recipients_config is not yours by your key: correct it.\n",
+            );
+        }
+        Self { verified: id.is_some(), id, told }
     }
 }
 
 fn render(
-    me: Option<&ClientId>,
+    Me { id: me, verified, told }: &Me,
     contacts: &[Contact],
     directory: &[ClientEntry],
 ) -> Result<ToolOutcome, Stop> {
@@ -119,18 +165,11 @@ fn render(
     };
     let others: Vec<_> = directory
         .iter()
-        .filter(|entry| Some(&entry.client) != me)
+        .filter(|entry| Some(&entry.client) != me.as_ref())
         .filter(|entry| contacts.iter().all(|contact| contact.id != entry.client))
         .cloned()
         .collect();
-    let mut text = match me {
-        Some(id) => format!(
-            "You are {0}, as your recipients_config says: use {0} as client_id and sender_id. Nothing \
-             proves it, and whoever knows it can read its mail.\n",
-            id.expose()
-        ),
-        None => EXPLAINED.to_owned(),
-    };
+    let mut text = told.clone();
     if !contacts.is_empty() {
         text.push_str("Your recipients:\n");
     }
@@ -165,13 +204,14 @@ fn render(
         presence: entry.presence.into(),
     });
     let recipients = named.chain(found).collect();
-    ToolOutcome::answer(text, &Answer { client_id: me, verified: false, recipients })
+    ToolOutcome::answer(text, &Answer { client_id: me.as_ref(), verified: *verified, recipients })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
+        model::{Scopes, Tenant},
         queue::Profile,
         tools::samples::{self, structured},
     };
@@ -181,9 +221,33 @@ mod tests {
         ClientEntry { client: samples::id(id), profile, presence: Presence::Waiting, queued: 0 }
     }
 
+    fn me(named: Option<&str>, principal: &Principal) -> Me {
+        Me::of(named.map(samples::id), principal)
+    }
+
+    #[test]
+    fn what_a_key_proves_stands_above_what_a_file_says() {
+        for (grant, named, client, said) in [
+            ("alice", None, Some("alice"), "You are alice, as your key proves"),
+            ("alice", Some("bob"), Some("alice"), "is not yours by your key: correct it"),
+            ("alice.*", None, None, "use ids that begin with alice. such as alice.1, as client_id"),
+            ("alice.*", Some("alice.2"), Some("alice.2"), "You are alice.2, as your key proves"),
+            ("alice.*", Some("alice"), None, "is not yours by your key: correct it"),
+        ] {
+            let grant = grant.parse().unwrap();
+            let principal = Principal::proved(Tenant::default(), grant, Scopes::default());
+            let outcome = render(&me(named, &principal), &[], &[]).unwrap();
+            assert!(outcome.text.contains(said), "{}", outcome.text);
+            let answer = structured(&outcome);
+            assert_eq!(answer.get("client_id").and_then(Value::as_str), client);
+            assert_eq!(answer["verified"], client.is_some());
+            samples::assert_fits("get_my_identity", &outcome);
+        }
+    }
+
     #[test]
     fn without_a_config_it_explains_the_file() {
-        let outcome = render(None, &[], &[entry("bob")]).unwrap();
+        let outcome = render(&me(None, &Principal::anyone()), &[], &[entry("bob")]).unwrap();
         let json = outcome.text.split("```json\n").nth(1).unwrap().split("\n```").next().unwrap();
         let example: Value = serde_json::from_str(json).unwrap();
         assert_eq!(example["my_id"], "your-id");
@@ -203,9 +267,9 @@ mod tests {
             name: "Name".to_owned(),
             description: "line\nbreak".to_owned(),
         };
-        let me = samples::id("alice");
+        let me = me(Some("alice"), &Principal::anyone());
         let directory = [entry("alice"), entry("bob"), entry("dave")];
-        let outcome = render(Some(&me), &[contact("bob"), contact("carol")], &directory).unwrap();
+        let outcome = render(&me, &[contact("bob"), contact("carol")], &directory).unwrap();
         assert!(outcome.text.starts_with("You are alice, as your recipients_config says"));
         assert!(outcome.text.contains("- bob, Name, line break (waits for mail now)\n"));
         assert!(

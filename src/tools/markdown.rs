@@ -50,7 +50,12 @@ pub(crate) fn messages(out: &mut String, messages: &[Message]) {
     }
     out.reserve(messages.iter().map(|message| message.text.len() + 300).sum());
     let envelope = Envelope::new();
-    out.push_str(&envelope.sentence());
+    let verified = messages.iter().filter(|message| message.verified).count();
+    out.push_str(&envelope.sentence(match verified {
+        0 => " Sender names are unverified.",
+        some if some < messages.len() => " Sender names are unverified unless it says so.",
+        _all => "",
+    }));
     for message in messages {
         envelope.wrap(out, &header(message), &message.text);
     }
@@ -58,8 +63,13 @@ pub(crate) fn messages(out: &mut String, messages: &[Message]) {
 
 /// What the server knows of a message.
 fn header(message: &Message) -> String {
-    let mut header =
-        format!("from {}, {}; message_id {}", message.from.expose(), ago(message.age), message.id);
+    let mut header = format!(
+        "from {}{}, {}; message_id {}",
+        message.from.expose(),
+        if message.verified { " (verified)" } else { "" },
+        ago(message.age),
+        message.id
+    );
     if let Some(question) = message.in_reply_to {
         let _ = write!(header, "; in_reply_to {question}");
     }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     messaging::{CallContext, MessagingService},
-    model::{ClientId, MessageId, MessageState},
+    model::{ClientId, MessageId, MessageState, Scope},
     queue::LedgerEntry,
 };
 
@@ -49,6 +49,10 @@ impl Tool for MessageStatus {
         "message_status"
     }
 
+    fn scopes(&self) -> &'static [Scope] {
+        &[Scope::Send]
+    }
+
     fn definition(&self) -> Value {
         definition::tool(
             self.name(),
@@ -59,7 +63,7 @@ impl Tool for MessageStatus {
                     "sender_id": definition::own_id(),
                     "message_ids": {"type": "array", "items": of("string"), "description": "(all)"},
                 }),
-                &["sender_id"],
+                &definition::required(self.messaging.rules(), &["sender_id"]),
             ),
             (
                 &json!({
@@ -90,7 +94,7 @@ impl MessageStatus {
         arguments: &Arguments,
         context: &CallContext,
     ) -> Result<ToolOutcome, Stop> {
-        let sender = arguments::own_id(arguments, "sender_id")?;
+        let sender = arguments::own_id(arguments, "sender_id", &context.principal)?;
         let ids = read_ids(arguments)?;
         let found = self.messaging.status(&sender, &ids, context).await.map_err(Stop::sort)?;
         render(&ids, &found)

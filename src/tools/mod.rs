@@ -15,7 +15,7 @@ mod message_status;
 mod outcome;
 mod recipients;
 mod recipients_config;
-mod rfc3339;
+pub(crate) mod rfc3339;
 #[cfg(test)]
 mod samples;
 mod send_message;
@@ -32,6 +32,7 @@ use serde_json::{Map, Value, value::RawValue};
 use crate::{
     dialogue::InputRequired,
     messaging::{CallContext, Delivery, MessagingService},
+    model::Scope,
     telemetry::Refusal,
 };
 
@@ -46,6 +47,11 @@ pub trait Tool: Send + Sync {
 
     /// Its entry in `tools/list`: `name`, `description`, `inputSchema`, `outputSchema`, `annotations`.
     fn definition(&self) -> Value;
+
+    /// What a caller's credential must allow, where there are credentials.
+    fn scopes(&self) -> &'static [Scope] {
+        &[]
+    }
 
     /// Whether `tools/list` shows it. Aliases of older clients are called and not shown.
     fn listed(&self) -> bool {

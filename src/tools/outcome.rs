@@ -38,7 +38,8 @@ impl Stop {
             | MessagingError::ReplicaBusy { .. }
             | MessagingError::IdempotencyConflict { .. }
             | MessagingError::InvalidReceipt
-            | MessagingError::ForeignReceipt => Self::Refused(error.to_string()),
+            | MessagingError::ForeignReceipt
+            | MessagingError::ForeignClient { .. } => Self::Refused(error.to_string()),
             MessagingError::Queue(cause) => {
                 log(&cause);
                 Self::Failed(fault(&cause))

@@ -26,6 +26,7 @@ pub(super) fn message(from: &str, text: &str) -> Message {
     Message {
         id: MessageId::new(),
         from: id(from),
+        verified: false,
         in_reply_to: None,
         text: text.to_owned(),
         accepted_at_ms: 1_767_225_599_001,
@@ -58,6 +59,7 @@ pub(super) fn result(recipient: &str, outcome: Result<Sent, Refusal>) -> SendRes
 
 pub(super) fn rules() -> Rules {
     Rules {
+        proved_callers: false,
         message_bytes: 262_144,
         recipients: 100,
         ttl: Duration::from_mins(5),

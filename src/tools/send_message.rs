@@ -13,7 +13,10 @@ use super::{
     send_results::{self, ResultView, Terms},
     views::{self, NoticeView},
 };
-use crate::messaging::{CallContext, MessagingService, Posted, Rules, SendRequest};
+use crate::{
+    messaging::{CallContext, MessagingService, Posted, Rules, SendRequest},
+    model::{Principal, Scope},
+};
 
 /// The tool.
 pub(super) struct SendMessage {
@@ -31,6 +34,10 @@ struct Answer<'a> {
 impl Tool for SendMessage {
     fn name(&self) -> &'static str {
         "send_message"
+    }
+
+    fn scopes(&self) -> &'static [Scope] {
+        &[Scope::Send]
     }
 
     fn definition(&self) -> Value {
@@ -56,7 +63,7 @@ impl Tool for SendMessage {
                     "idempotency_key": about("string", "repeat it on a retry: sent once"),
                     "ttl_seconds": about("number", &format!("unread, it expires then ({ttl})")),
                 }),
-                &["sender_id"],
+                &definition::required(self.messaging.rules(), &["sender_id"]),
             ),
             (
                 &json!({
@@ -92,17 +99,21 @@ impl SendMessage {
         context: &CallContext,
     ) -> Result<ToolOutcome, Stop> {
         let rules = self.messaging.rules();
-        let request = read(arguments, rules)?;
+        let request = read(arguments, rules, &context.principal)?;
         let terms = Terms::of(&request, rules);
         let posted = self.messaging.send(request, context).await.map_err(Stop::sort)?;
         render(posted, terms)
     }
 }
 
-pub(super) fn read(arguments: &Arguments, rules: &Rules) -> Result<SendRequest, Stop> {
+pub(super) fn read(
+    arguments: &Arguments,
+    rules: &Rules,
+    principal: &Principal,
+) -> Result<SendRequest, Stop> {
     let key = arguments::word(arguments, "idempotency_key")?;
     Ok(SendRequest {
-        sender: arguments::own_id(arguments, "sender_id")?,
+        sender: arguments::own_id(arguments, "sender_id", principal)?,
         parcels: recipients::parcels(arguments, rules.recipients)?,
         in_reply_to: arguments::message_id(arguments, "in_reply_to")?,
         idempotency_key: key.map(str::to_owned),
@@ -142,7 +153,7 @@ mod tests {
     #[test]
     fn a_request_is_read_with_its_defaults() {
         let rules = samples::rules();
-        let read = |sent: &Value| read(sent.as_object().unwrap(), &rules);
+        let read = |sent: &Value| read(sent.as_object().unwrap(), &rules, &Principal::anyone());
         let sent = json!({"sender_id": "a", "recipient_id": "b", "message": "hi", "extra": 1});
         let request = read(&sent).unwrap();
         assert_eq!((request.parcels.len(), request.ttl, request.in_reply_to), (1, None, None));

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     messaging::{AskRequest, Asked, CallContext, MessagingService, Reply, Rules},
-    model::{ClientId, MessageId},
+    model::{ClientId, MessageId, Principal, Scope},
 };
 
 /// The tool.
@@ -44,6 +44,10 @@ impl Tool for SendMessageAndWait {
         "send_message_and_wait"
     }
 
+    fn scopes(&self) -> &'static [Scope] {
+        &[Scope::Send, Scope::Read]
+    }
+
     fn definition(&self) -> Value {
         let rules = self.messaging.rules();
         let (default, max) = (rules.default_wait.as_secs(), rules.max_wait.as_secs());
@@ -60,7 +64,7 @@ impl Tool for SendMessageAndWait {
                     "in_reply_to": of("string"),
                     "idempotency_key": of("string"),
                 }),
-                &["sender_id", "recipient_id", "message"],
+                &definition::required(rules, &["sender_id", "recipient_id", "message"]),
             ),
             (
                 &json!({
@@ -92,7 +96,7 @@ impl Tool for SendMessageAndWait {
 
 impl SendMessageAndWait {
     async fn ask(&self, arguments: &Arguments, context: &CallContext) -> Result<ToolOutcome, Stop> {
-        let request = read(arguments, self.messaging.rules())?;
+        let request = read(arguments, self.messaging.rules(), &context.principal)?;
         let terms = Terms {
             recipient: request.recipient.clone(),
             keyed: request.idempotency_key.is_some(),
@@ -103,8 +107,8 @@ impl SendMessageAndWait {
     }
 }
 
-fn read(arguments: &Arguments, rules: &Rules) -> Result<AskRequest, Stop> {
-    let sender = arguments::own_id(arguments, "sender_id")?;
+fn read(arguments: &Arguments, rules: &Rules, principal: &Principal) -> Result<AskRequest, Stop> {
+    let sender = arguments::own_id(arguments, "sender_id", principal)?;
     let parcel = recipients::single(arguments)?;
     let key = arguments::word(arguments, "idempotency_key")?;
     Ok(AskRequest {
@@ -225,14 +229,14 @@ mod tests {
             (json!({"expectation": "end_conversation", "timeout": 60}), Some(0), false),
         ] {
             let arguments = question(&extra);
-            let request = read(&arguments, &samples::rules()).unwrap();
+            let request = read(&arguments, &samples::rules(), &Principal::anyone()).unwrap();
             assert_eq!(request.wait, expected.map(Duration::from_secs), "{extra}");
             assert_eq!(tool.may_wait(&arguments), may_wait, "{extra}");
         }
         for extra in [json!({"timeout": -1}), json!({"timeout": 301}), json!({"expectation": "x"})]
         {
             assert!(matches!(
-                read(&question(&extra), &samples::rules()),
+                read(&question(&extra), &samples::rules(), &Principal::anyone()),
                 Err(Stop::BadArgument(_))
             ));
         }

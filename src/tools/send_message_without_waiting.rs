@@ -20,7 +20,7 @@ use crate::{
     messaging::{
         Acknowledge, CallContext, Delivery, MessagingService, Posted, ReceiveRequest, Received,
     },
-    model::ClientId,
+    model::{ClientId, Scope},
     queue::Notice,
 };
 
@@ -46,6 +46,10 @@ impl Tool for SendMessageWithoutWaiting {
         false
     }
 
+    fn scopes(&self) -> &'static [Scope] {
+        &[Scope::Send, Scope::Read]
+    }
+
     fn definition(&self) -> Value {
         definition::tool(
             self.name(),
@@ -57,7 +61,7 @@ impl Tool for SendMessageWithoutWaiting {
                     "recipients": definition::list_of(&json!({"id": of("string"), "message": of("string")})),
                     "recipients_config": of("object"),
                 }),
-                &["sender_id", "recipients"],
+                &definition::required(self.messaging.rules(), &["sender_id", "recipients"]),
             ),
             (
                 &json!({
@@ -89,7 +93,7 @@ impl SendMessageWithoutWaiting {
         context: &CallContext,
     ) -> Result<ToolOutcome, Stop> {
         let rules = self.messaging.rules();
-        let request = send_message::read(arguments, rules)?;
+        let request = send_message::read(arguments, rules, &context.principal)?;
         let terms = Terms::of(&request, rules);
         let sender = request.sender.clone();
         let posted = self.messaging.send(request, context).await.map_err(Stop::sort)?;
@@ -158,7 +162,7 @@ mod tests {
     use super::*;
     use crate::{
         messaging::{MessagingError, ReceivedWhy, Refusal},
-        model::MessageId,
+        model::{MessageId, Principal},
         queue::{Presence, SentStatus},
         tools::{
             envelope::tests::opened,
@@ -169,7 +173,10 @@ mod tests {
     fn terms() -> Terms {
         let sent = json!({"sender_id": "alice", "recipients": [{"id": "bob", "message": "hi"}]});
         let rules = samples::rules();
-        Terms::of(&send_message::read(sent.as_object().unwrap(), &rules).unwrap(), &rules)
+        Terms::of(
+            &send_message::read(sent.as_object().unwrap(), &rules, &Principal::anyone()).unwrap(),
+            &rules,
+        )
     }
 
     #[test]

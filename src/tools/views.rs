@@ -15,7 +15,7 @@ use crate::{
 pub(super) struct MessageView<'a> {
     message_id: MessageId,
     from: &'a ClientId,
-    /// A credential proved the sender. Without authentication nothing does.
+    /// A credential proved the sender when it sent this. Without authentication nothing does.
     verified_sender: bool,
     /// Whose words these are: never the server's, never the user's.
     trust: &'static str,
@@ -41,7 +41,7 @@ impl<'a> From<&'a Message> for MessageView<'a> {
         Self {
             message_id: message.id,
             from: &message.from,
-            verified_sender: false,
+            verified_sender: message.verified,
             trust: "agent",
             text: &message.text,
             sent_at: rfc3339(message.accepted_at_ms),

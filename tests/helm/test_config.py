@@ -57,11 +57,21 @@ def test_a_setting_that_the_server_does_not_know_is_named(wrong, words, tmp_path
     assert done.returncode == 78 and words in done.stderr, done.stderr
 
 
+def test_with_keys_a_server_starts_with_the_secret_and_not_without(tmp_path):
+    docs = chart.render({"redis": {"url": "redis://h"}, "auth": {"mode": "key", "existingSecret": "s"}})
+    environment = {"REDIS_URL": "redis://h"}
+    done = check_config(docs, tmp_path, environment)
+    assert done.returncode == 78 and "auth.master_keys" in done.stderr, done.stderr
+    secret = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
+    done = check_config(docs, tmp_path, {**environment, "MCP_MESSAGING__AUTH__MASTER_KEYS": f"m1:{secret}"})
+    assert done.returncode == 0 and secret not in done.stdout, done.stderr
+
+
 def test_every_setting_can_be_set(tmp_path):
     """All of default.toml but what the chart decides comes through it unchanged in kind."""
     with open(chart.ROOT / "deploy" / "config" / "default.toml", "rb") as file:
         defaults = tomllib.load(file)
-    for section, key in (("http", "host"), ("http", "port"), ("http", "allowed_hosts"), ("http", "drain_seconds"), ("ops", "listen"), ("auth", "mode"), ("queue", "backend"), ("redis", "url")):
+    for section, key in (("http", "host"), ("http", "port"), ("http", "allowed_hosts"), ("http", "drain_seconds"), ("ops", "listen"), ("auth", "mode"), ("auth", "master_keys"), ("auth", "master_keys_file"), ("queue", "backend"), ("redis", "url")):
         del defaults[section][key]
     docs = chart.render({"redis": {"url": "redis://h"}, "config": {section: keys for section, keys in defaults.items() if keys}})
     done = check_config(docs, tmp_path, {"REDIS_URL": "redis://h"})

@@ -37,7 +37,7 @@ def test_without_redis_nothing_is_installed_and_the_remedy_is_said(helm):
         ({"service": {"annotations": {"a": 1}}}, "'/service/annotations/a': got number, want string"),
         ({"podLabels": {"a": True}}, "'/podLabels/a': got boolean, want string"),
         ({"metrics": {"interval": "15 s"}}, "'/metrics/interval': '15 s'"),
-        ({"auth": {"mode": "oauth"}}, "'/auth/mode': value must be 'none'"),
+        ({"auth": {"mode": "oauth"}}, "'/auth/mode': value must be one of 'none', 'key'"),
         ({"image": {"digest": "latest"}}, "'/image/digest': 'latest'"),
         ({"service": {"port": 70000}}, "'/service/port'"),
         ({"probes": {"liveness": {"httpGet": {}}}}, "'httpGet' not allowed"),
@@ -148,6 +148,44 @@ def test_every_value_is_documented():
         assert f"`{name}`" in readme, name
 
 
+KEYED = {**URL, "auth": {"mode": "key", "existingSecret": "mailbox-keys"}}
+
+
+def test_with_keys_the_servers_and_the_hook_have_the_master_keys_and_the_configuration_has_not():
+    documents = chart.render({**KEYED, "migrate": {"enabled": True}})
+    containers = {
+        document["kind"]: document["spec"]["template"]["spec"]["containers"][0]
+        for document in documents
+        if document["kind"] in ("Deployment", "Job")
+    }
+    secret = {"valueFrom": {"secretKeyRef": {"name": "mailbox-keys", "key": "master-keys"}}}
+    for kind in ("Deployment", "Job"):
+        env = {entry.pop("name"): entry for entry in containers[kind]["env"]}
+        assert env["MCP_MESSAGING__AUTH__MASTER_KEYS"] == secret, kind
+    files = [document["data"]["config.toml"] for document in documents if document["kind"] == "ConfigMap" and "config.toml" in document["data"]]
+    assert files and all('[auth]\nmode = "key"' in file and "master" not in file for file in files)
+    # The pod that sends without a key is left out, and the one that asks for readiness needs none.
+    tests = {document["metadata"]["name"]: document for document in documents if document["kind"] == "Pod"}
+    assert list(tests) == ["rel-mcp-messaging-test-ready"]
+    (ready,) = tests["rel-mcp-messaging-test-ready"]["spec"]["containers"]
+    assert {"name": "MCP_MESSAGING__AUTH__MODE", "value": "none"} in ready["env"]
+    said = notes(KEYED)
+    assert "keys issue --client alice" in said and "Nobody has to prove anything" not in said
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"auth": {"mode": "key"}}, "set auth.existingSecret"),
+        ({"auth": {"existingSecret": "s"}}, "auth.mode is not key"),
+        ({"config": {"auth": {"master_keys": "m1:x"}}}, "see auth.existingSecret"),
+        ({"config": {"auth": {"master_keys_file": "/x"}}}, "see auth.existingSecret"),
+    ],
+)
+def test_keys_that_could_not_be_or_would_be_shown_are_refused(wrong, words):
+    assert words in chart.refusal({**URL, **wrong}, "4")
+
+
 def test_what_a_chart_that_contains_this_one_shares_is_let_through():
     chart.render({**URL, "global": {"imageRegistry": "x"}})
 
@@ -163,7 +201,7 @@ def test_the_notes_tell_the_next_commands_and_the_dangers():
     said = notes({**URL, "host": "mail.example.com"})
     assert "rollout status deployment/rel-mcp-messaging" in said and "helm -n mail test rel" in said
     assert "port-forward service/rel-mcp-messaging" in said and "nothing makes mail.example.com reachable yet" in said
-    assert "no authentication" in said and "redis://h" not in said
+    assert "Nobody has to prove anything" in said and "redis://h" not in said
     said = notes({**URL, "host": "mail.example.com", "ingress": {"enabled": True, "tls": [{"secretName": "t"}]}, "networkPolicy": {"enabled": False}})
     assert "messaging https://mail.example.com/mcp" in said and "any pod of the cluster can" in said
     assert "for trials" in notes({"redis": {"enabled": True}})

@@ -22,7 +22,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "mcp",
         &["dialogue", "tools", "resources", "prompts", "messaging", "queue", "model", "telemetry"],
     ),
-    ("http", &["mcp", "messaging", "queue", "model", "telemetry"]),
+    ("auth", &["queue", "model"]),
+    ("http", &["auth", "mcp", "messaging", "queue", "model", "telemetry"]),
 ];
 
 /// Layers without a rule.

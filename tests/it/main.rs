@@ -5,6 +5,7 @@
 #[macro_use]
 mod support;
 
+mod auth;
 mod bad_input;
 mod cluster;
 mod converse;

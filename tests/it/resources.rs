@@ -43,6 +43,7 @@ struct Office {
 
 fn rules() -> Rules {
     Rules {
+        proved_callers: false,
         message_bytes: 262_144,
         recipients: 100,
         ttl: secs(300),

@@ -1,6 +1,6 @@
 //! Whole requests in, whole responses out, for each revision.
 
-use mcp_messaging::queue::CallKey;
+use mcp_messaging::{model::Principal, queue::CallKey};
 use serde_json::{Value, json};
 
 use crate::house::{Client, Did, House, Reply, eventually, modern};
@@ -322,9 +322,15 @@ async fn a_cancel_is_routed_by_session_and_request_and_ends_the_stream_without_a
     assert_eq!(house.post(session, &cancel("\"1\"")).await.status, 202);
     assert_eq!(house.post("Mcp-Session-Id: s-2\r\n", &cancel("1")).await.status, 202);
     assert_eq!(house.post("", &cancel("1")).await.status, 202);
-    assert_eq!(house.store.count(Did::Cancelled(CallKey::new("s-1", "1"))), 0);
+    assert_eq!(
+        house.store.count(Did::Cancelled(CallKey::new(&Principal::anyone(), "s-1", "1"))),
+        0
+    );
     assert_eq!(house.post(session, &cancel("1")).await.status, 202);
-    assert_eq!(house.store.count(Did::Cancelled(CallKey::new("s-1", "1"))), 1);
+    assert_eq!(
+        house.store.count(Did::Cancelled(CallKey::new(&Principal::anyone(), "s-1", "1"))),
+        1
+    );
     let reply = client.reply().await;
     assert_eq!(reply.events(), Vec::<Value>::new());
     house.close().await;

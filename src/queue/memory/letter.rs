@@ -15,6 +15,7 @@ pub(super) struct Letter {
     pub stamp: Stamp,
     pub id: MessageId,
     pub sender: Inbox,
+    verified: bool,
     /// Where its sender's ledger has it.
     pub row: Option<RowKey>,
     pub asks: bool,
@@ -38,6 +39,7 @@ impl Letter {
             stamp,
             id: message.id,
             sender: message.sender.clone(),
+            verified: message.verified,
             row,
             asks: message.wait.is_some(),
             accepted_us: now_us,
@@ -76,6 +78,7 @@ impl Letter {
         Message {
             id: self.id,
             from: self.sender.client().clone(),
+            verified: self.verified,
             in_reply_to: self.in_reply_to,
             text: self.text.clone(),
             accepted_at_ms: self.accepted_us / 1000,

@@ -522,6 +522,7 @@ mod tests {
         NewMessage {
             id: MessageId::new(),
             sender: inbox(sender),
+            verified: false,
             recipient: inbox(recipient),
             text: "text".into(),
             in_reply_to: None,
@@ -540,7 +541,7 @@ mod tests {
             max_bytes: 1_000,
             waiting: Some(crate::queue::Waiting {
                 remaining: Duration::from_mins(1),
-                session: Some(SessionKey::new(session)),
+                session: Some(SessionKey::new(&crate::model::Principal::anyone(), session)),
                 call: LeaseId::new(),
                 first: true,
             }),

@@ -119,6 +119,12 @@ pub(super) fn directory(tenant: &Tenant) -> (Vec<Value>, u16) {
     (vec![key("z"), key("p")], slot_of(&tag))
 }
 
+/// A hash of what is known of a tenant's keys, and its slot. `k`: what is refused; `i`: what was issued.
+pub(super) fn credentials(tenant: &Tenant, part: &str) -> (Value, u16) {
+    let tag = format!("k:{}", tenant.as_str());
+    (Value::String(format!("mb1:{{{tag}}}:{part}").into()), slot_of(&tag))
+}
+
 /// The key that marks a call as cancelled, and its bucket.
 pub(super) fn cancelled(call: &CallKey) -> (Value, u8) {
     let bucket = bucket_of(call.as_bytes());

@@ -8,6 +8,7 @@
 
 mod browse;
 mod confirm;
+mod credentials;
 mod functions;
 mod keys;
 mod ledger;

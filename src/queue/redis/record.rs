@@ -17,6 +17,7 @@ const COPY: u8 = 1;
 const ASKS: u8 = 2;
 const REPLIES: u8 = 4;
 const TRACED: u8 = 8;
+const VERIFIED: u8 = 16;
 const FIXED: usize = 38;
 
 /// Flags and tail of a new message's header.
@@ -29,6 +30,9 @@ pub(super) fn encode(message: &NewMessage) -> (u8, Bytes) {
     let mut flags = 0;
     if message.wait.is_some() {
         flags |= ASKS;
+    }
+    if message.verified {
+        flags |= VERIFIED;
     }
     if let Some(id) = &message.in_reply_to {
         flags |= REPLIES;
@@ -91,6 +95,7 @@ pub(super) fn decode(header: &[u8], text: &[u8], handed: Handed) -> Result<Messa
     Ok(Message {
         id,
         from: from.client().clone(),
+        verified: flags & VERIFIED != 0,
         in_reply_to,
         text: std::str::from_utf8(text).map_err(|_| broken("text is not UTF-8"))?.to_owned(),
         accepted_at_ms,
@@ -137,6 +142,7 @@ mod tests {
         NewMessage {
             id: MessageId::new(),
             sender: inbox("alice"),
+            verified: true,
             recipient: inbox("bob"),
             text: "hello".to_owned(),
             in_reply_to: Some(MessageId::new()),
@@ -168,7 +174,9 @@ mod tests {
         assert_eq!(got.in_reply_to, sent.in_reply_to);
         assert_eq!(got.trace, sent.trace);
         assert_eq!(got.age, Duration::from_millis(1_500));
-        assert!(got.asks && !got.redelivered);
+        assert!(got.asks && got.verified && !got.redelivered);
+        let claimed = NewMessage { verified: false, ..sent };
+        assert!(!decode(&header(&claimed, 1_000_000.0), b"hello", handed).unwrap().verified);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod tools;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use mcp_messaging::{
+    auth::Authenticator,
     http::{self, HttpConfig, HttpState, Stopper},
     mcp::{McpServer, Offer},
     messaging::{MessagingService, Rules, Waiters},
@@ -61,6 +62,7 @@ pub(crate) fn quick() -> HttpConfig {
 
 pub(crate) fn rules() -> Rules {
     Rules {
+        proved_callers: false,
         message_bytes: 1 << 20,
         recipients: 100,
         ttl: Duration::from_secs(300),
@@ -122,6 +124,7 @@ impl House {
                 };
                 let mcp = McpServer::new(offer, Arc::clone(&metrics), stop.clone());
                 HttpState {
+                    auth: Authenticator::open(),
                     mcp,
                     messaging,
                     metrics: Arc::clone(&metrics),

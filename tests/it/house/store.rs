@@ -84,6 +84,7 @@ impl QueueBackend for Store {
             let message = |text: &String| Message {
                 id: MessageId::new(),
                 from: inbox.client().clone(),
+                verified: false,
                 in_reply_to: None,
                 text: text.clone(),
                 accepted_at_ms: 0,

@@ -1,7 +1,8 @@
 //! Blocking fetches: who counts as waiting, and who has to give way.
 
-use mcp_messaging::queue::{
-    FetchRequest, Fetched, LeaseId, Outcome, Presence, SessionKey, Waiting,
+use mcp_messaging::{
+    model::Principal,
+    queue::{FetchRequest, Fetched, LeaseId, Outcome, Presence, SessionKey, Waiting},
 };
 
 use crate::support::{Backend, anything, inbox, message, ms, secs, wakes};
@@ -23,7 +24,7 @@ for_each_backend!(
 );
 
 fn waiting(session: Option<&str>, call: LeaseId, first: bool, remaining: Duration) -> FetchRequest {
-    let session = session.map(SessionKey::new);
+    let session = session.map(|session| SessionKey::new(&Principal::anyone(), session));
     FetchRequest { waiting: Some(Waiting { remaining, session, call, first }), ..anything() }
 }
 

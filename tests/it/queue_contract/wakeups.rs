@@ -1,7 +1,7 @@
 //! Never a lost wake-up.
 
 use mcp_messaging::{
-    model::MessageId,
+    model::{MessageId, Principal},
     queue::{CallKey, FetchRequest, Outcome, Topic},
 };
 
@@ -89,7 +89,10 @@ async fn a_lease_that_runs_out_is_announced_by_due(backend: Backend) {
 
 async fn a_cancelled_call_is_remembered_and_woken(backend: Backend) {
     let unique = MessageId::new().to_string();
-    let (ours, another) = (CallKey::new(&unique, "1"), CallKey::new(&unique, "2"));
+    let (ours, another) = (
+        CallKey::new(&Principal::anyone(), &unique, "1"),
+        CallKey::new(&Principal::anyone(), &unique, "2"),
+    );
     let mut watching = backend.watch(Topic::Call(ours)).await.unwrap();
     assert!(!backend.call_cancelled(&ours).await.unwrap());
     backend.cancel_call(&ours).await.unwrap();
@@ -99,7 +102,10 @@ async fn a_cancelled_call_is_remembered_and_woken(backend: Backend) {
 }
 
 async fn a_cancellation_is_remembered_for_a_minute(backend: Backend) {
-    let (ours, another) = (CallKey::new("s", "1"), CallKey::new("s", "2"));
+    let (ours, another) = (
+        CallKey::new(&Principal::anyone(), "s", "1"),
+        CallKey::new(&Principal::anyone(), "s", "2"),
+    );
     backend.cancel_call(&ours).await.unwrap();
     backend.pass(secs(59)).await;
     assert!(backend.call_cancelled(&ours).await.unwrap());

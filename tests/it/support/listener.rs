@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::Replica;
+use super::{Agent, Replica};
 
 /// How long what must come may take: less than it takes to look at an inbox that nobody spoke of.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -28,13 +28,17 @@ impl Listener {
 
     /// Asks for these resources, whatever of them is honoured.
     pub(crate) async fn ask(replica: &Replica, uris: &[&str]) -> Self {
+        Self::of(&replica.agent("listener"), uris).await
+    }
+
+    /// The same as this agent.
+    pub(crate) async fn of(agent: &Agent, uris: &[&str]) -> Self {
         let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientCapabilities": {}});
         let body = json!({"jsonrpc": "2.0", "id": "listen:0", "method": "subscriptions/listen",
             "params": {"_meta": meta, "notifications": {"resourceSubscriptions": uris}}});
-        let answer = reqwest::Client::new()
-            .post(replica.agent("listener").url)
-            .header("accept", "application/json, text/event-stream")
+        let answer = agent
+            .post()
             .header("mcp-protocol-version", "2026-07-28")
             .header("mcp-method", "subscriptions/listen")
             .json(&body)

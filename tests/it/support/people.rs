@@ -32,6 +32,7 @@ pub(crate) fn message(sender: &str, recipient: &str, text: &str) -> NewMessage {
     NewMessage {
         id: MessageId::new(),
         sender: inbox(sender),
+        verified: false,
         recipient: inbox(recipient),
         text: text.to_owned(),
         in_reply_to: None,

@@ -162,6 +162,7 @@ impl Replica {
             url: format!("http://{}/mcp", self.address),
             http,
             session: None,
+            key: None,
         }
     }
 }
@@ -179,9 +180,28 @@ pub(crate) struct Agent {
     pub(crate) url: String,
     pub(crate) http: reqwest::Client,
     pub(crate) session: Option<String>,
+    pub(crate) key: Option<String>,
 }
 
 impl Agent {
+    /// The same with a key.
+    pub(crate) fn with_key(self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self }
+    }
+
+    /// The beginning of every request.
+    pub(crate) fn post(&self) -> reqwest::RequestBuilder {
+        let mut request =
+            self.http.post(&self.url).header("accept", "application/json, text/event-stream");
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        if let Some(session) = &self.session {
+            request = request.header("mcp-session-id", session);
+        }
+        request
+    }
+
     /// The result of a JSON-RPC request, whether it came as JSON or as a stream.
     pub(crate) async fn request(
         &self,
@@ -190,15 +210,7 @@ impl Agent {
         params: Value,
     ) -> Result<Value, String> {
         let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        let mut request = self
-            .http
-            .post(&self.url)
-            .header("accept", "application/json, text/event-stream")
-            .json(&body);
-        if let Some(session) = &self.session {
-            request = request.header("mcp-session-id", session);
-        }
-        let answer = request.send().await.map_err(|error| format!("{error:?}"))?;
+        let answer = self.post().json(&body).send().await.map_err(|error| format!("{error:?}"))?;
         let text = answer.text().await.map_err(|error| format!("{error:?}"))?;
         let json = match text.lines().find_map(|line| line.strip_prefix("data: ")) {
             Some(data) => data,
@@ -256,14 +268,7 @@ impl Agent {
         let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
             "protocolVersion": "2025-06-18", "capabilities": {},
             "clientInfo": {"name": "test", "version": "1"}}});
-        let answer = self
-            .http
-            .post(&self.url)
-            .header("accept", "application/json, text/event-stream")
-            .json(&body)
-            .send()
-            .await
-            .unwrap();
+        let answer = self.post().json(&body).send().await.unwrap();
         let session = answer.headers()["mcp-session-id"].to_str().unwrap();
         self.session = Some(session.to_owned());
     }

@@ -14,7 +14,7 @@ pub(crate) enum Store {
 /// Servers that are one to their users.
 pub(crate) struct Site {
     replicas: Vec<Replica>,
-    _redis: Option<RedisServer>,
+    redis: Option<RedisServer>,
 }
 
 impl Store {
@@ -26,23 +26,33 @@ impl Store {
     /// Servers with more variables.
     pub(crate) async fn with(self, variables: &[(&str, &str)]) -> Site {
         match self {
-            Self::Memory => Site { replicas: vec![Replica::start(variables)], _redis: None },
+            Self::Memory => Site { replicas: vec![Replica::start(variables)], redis: None },
             Self::Redis => {
                 let redis = RedisServer::start(Persistence::None);
                 let mut replicas = Vec::new();
                 for _ in 0..2 {
                     replicas.push(Replica::with(&redis.url(), variables).await);
                 }
-                Site { replicas, _redis: Some(redis) }
+                Site { replicas, redis: Some(redis) }
             }
         }
     }
 }
 
 impl Site {
+    /// The Redis behind it, if there is one.
+    pub(crate) fn redis(&self) -> Option<&RedisServer> {
+        self.redis.as_ref()
+    }
+
     /// A server.
     pub(crate) fn here(&self) -> &Replica {
         &self.replicas[0]
+    }
+
+    /// The server of [`here`](Self::here); the others end.
+    pub(crate) fn into_first(mut self) -> Replica {
+        self.replicas.swap_remove(0)
     }
 
     /// Another server, if there are two.

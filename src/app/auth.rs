@@ -1,0 +1,75 @@
+//! How callers are let in, as configured.
+
+use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::StartError;
+use crate::{
+    auth::{Authenticator, KeyCheck, Known, MasterKeys, Revoked},
+    config::{Config, ConfigError},
+    model::SystemClock,
+    queue::{CredentialStore, KeyId},
+};
+
+/// What all workers share.
+pub(super) struct Auth {
+    /// `None`: mode `none`.
+    masters: Option<Arc<MasterKeys>>,
+    revoked: HashSet<KeyId>,
+    known: Known,
+    stale: Duration,
+}
+
+impl Auth {
+    pub(super) fn read(config: &Config) -> Result<Self, StartError> {
+        let masters = match config.auth.mode.as_str() {
+            "key" => Some(Arc::new(master_keys(config)?)),
+            _ => None,
+        };
+        let revoked = config.auth.revoked_keys.iter().map(|id| {
+            id.parse::<KeyId>().map_err(|problem| ConfigError::Rule {
+                key: "auth.revoked_keys",
+                problem: format!("{id:?} {problem}"),
+            })
+        });
+        let revoked = revoked.collect::<Result<_, _>>()?;
+        let stale = Duration::from_secs(config.auth.stale_seconds);
+        Ok(Self { masters, revoked, known: Known::default(), stale })
+    }
+
+    /// For one worker, with its way to the store.
+    pub(super) fn authenticator(&self, store: Option<Arc<dyn CredentialStore>>) -> Authenticator {
+        let Some(masters) = &self.masters else { return Authenticator::open() };
+        let revoked = match store {
+            Some(store) => {
+                Revoked::kept_by(store, self.revoked.clone(), self.known.clone(), self.stale)
+            }
+            None => Revoked::only(self.revoked.clone()),
+        };
+        Authenticator::Keys(KeyCheck {
+            masters: Arc::clone(masters),
+            revoked,
+            clock: Arc::new(SystemClock),
+        })
+    }
+}
+
+/// The master keys of the configuration or of the file that it names.
+pub(super) fn master_keys(config: &Config) -> Result<MasterKeys, ConfigError> {
+    let auth = &config.auth;
+    let (key, text) = if auth.master_keys_file.is_empty() {
+        ("auth.master_keys", auth.master_keys.clone())
+    } else {
+        let path = Path::new(&auth.master_keys_file);
+        let read = std::fs::read_to_string(path).map(SecretString::from);
+        let problem = |error| format!("{}: {error}", path.display());
+        let text = read.map_err(|error| ConfigError::Rule {
+            key: "auth.master_keys_file",
+            problem: problem(error),
+        })?;
+        ("auth.master_keys_file", text)
+    };
+    let keys = text.expose_secret().parse::<MasterKeys>();
+    keys.map_err(|problem| ConfigError::Rule { key, problem: problem.to_string() })
+}

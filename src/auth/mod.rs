@@ -1,0 +1,236 @@
+//! Who calls: from the headers of a request to a [`Principal`].
+//!
+//! [`Authenticator`] is the one place that decides it. Mode `none` proves nothing and lets everybody in;
+//! mode `key` reads keys that carry what they prove under a MAC ([`ApiKey`]), so that nothing has to be
+//! looked up but what was revoked ([`Revoked`]). A further mode is a further variant.
+//!
+//! Not here: what a principal may do. The protocol refuses what its scopes do not allow, and the mailbox
+//! opens no inbox that is not its own.
+
+mod key;
+mod master;
+mod revoked;
+
+use std::sync::Arc;
+
+pub use key::{ApiKey, BadKey};
+pub use master::{InvalidMasterKeys, MasterKey, MasterKeys};
+pub use revoked::{Known, Revoked};
+
+use crate::model::{Clock, Principal};
+
+/// How requests are let in. Cheap to clone.
+#[derive(Clone)]
+pub enum Authenticator {
+    /// Mode `none`: nobody has to prove anything.
+    Open(Principal),
+    /// Mode `key`.
+    Keys(KeyCheck),
+}
+
+/// What mode `key` needs to know.
+#[derive(Clone)]
+pub struct KeyCheck {
+    /// The keys that keys are made with.
+    pub masters: Arc<MasterKeys>,
+    /// What is refused all the same.
+    pub revoked: Revoked,
+    /// When keys expire is told by this one.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Who was let in, and by what.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    /// Who it is.
+    pub principal: Principal,
+    key: Option<Arc<ApiKey>>,
+}
+
+/// Why a request was not let in. The texts are the same for everything that only a guess is told by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// No credential.
+    #[error(
+        "this server serves holders of a key only: send the header Authorization: Bearer mbk_... (whoever runs \
+         the server makes keys with `mcp-messaging keys issue`)"
+    )]
+    Missing,
+    /// A credential that is none. For the caller all kinds of it look the same.
+    #[error(
+        "this is not a key of this server: send one that whoever runs it made with `mcp-messaging keys issue` as \
+         Authorization: Bearer mbk_..."
+    )]
+    Invalid(BadKey),
+    /// It was one until its time was over.
+    #[error("this key has expired: ask whoever runs the server for a new one")]
+    Expired,
+    /// It was one until it was taken back.
+    #[error("this key was revoked: ask whoever runs the server for a new one")]
+    Revoked,
+    /// Whether it was revoked cannot be found out now.
+    #[error("whether this key is still good cannot be checked now; try again in a few seconds")]
+    Unavailable,
+}
+
+impl Denied {
+    /// Label for logs and metrics: a closed set.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Invalid(BadKey::Malformed) => "malformed",
+            Self::Invalid(BadKey::UnknownMaster) => "unknown_master_key",
+            Self::Invalid(BadKey::WrongMac) => "wrong_mac",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl Authenticator {
+    /// Mode `none`.
+    #[must_use]
+    pub fn open() -> Self {
+        Self::Open(Principal::anyone())
+    }
+
+    /// Lets a request in by the values of its `Authorization` headers, of which there may be one.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn admit<'a>(
+        &self,
+        mut authorization: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Admitted, Denied> {
+        let check = match self {
+            Self::Open(principal) => {
+                return Ok(Admitted { principal: principal.clone(), key: None });
+            }
+            Self::Keys(check) => check,
+        };
+        let key = match (authorization.next(), authorization.next()) {
+            (None, _) => return Err(Denied::Missing),
+            (Some(value), None) => value,
+            (Some(_), Some(_)) => return Err(Denied::Invalid(BadKey::Malformed)),
+        };
+        let key = bearer(key).ok_or(Denied::Invalid(BadKey::Malformed))?;
+        let key = ApiKey::open(key, &check.masters).map_err(Denied::Invalid)?;
+        check.still_good(&key).await?;
+        let principal = Principal::proved(key.tenant.clone(), key.grant.clone(), key.scopes);
+        Ok(Admitted { principal, key: Some(Arc::new(key)) })
+    }
+
+    /// Whether who was let in is welcome still.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn still_admits(&self, admitted: &Admitted) -> Result<(), Denied> {
+        match (self, &admitted.key) {
+            (Self::Keys(check), Some(key)) => check.still_good(key).await,
+            (Self::Open(_), _) | (Self::Keys(_), None) => Ok(()),
+        }
+    }
+}
+
+impl Admitted {
+    /// By a credential, which may end before the call does.
+    #[must_use]
+    pub fn may_end(&self) -> bool {
+        self.key.is_some()
+    }
+}
+
+impl KeyCheck {
+    async fn still_good(&self, key: &ApiKey) -> Result<(), Denied> {
+        let now_ms = self.clock.now_us() / 1000;
+        if key.expires_at.is_some_and(|expires_at| expires_at.saturating_mul(1000) <= now_ms) {
+            return Err(Denied::Expired);
+        }
+        if self.revoked.refuses(key, now_ms).await? { Err(Denied::Revoked) } else { Ok(()) }
+    }
+}
+
+/// The token of `Bearer <token>`.
+fn bearer(value: &[u8]) -> Option<&str> {
+    let (scheme, token) = std::str::from_utf8(value).ok()?.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ManualClock;
+
+    const MASTER: &str = "m1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+
+    fn check(masters: &str, revoked: Revoked, clock: &ManualClock) -> Authenticator {
+        let masters = Arc::new(masters.parse().unwrap());
+        Authenticator::Keys(KeyCheck { masters, revoked, clock: Arc::new(clock.clone()) })
+    }
+
+    fn key(masters: &str, expires_at: Option<u64>) -> (String, ApiKey) {
+        let masters: MasterKeys = masters.parse().unwrap();
+        let key = ApiKey::new(
+            "acme".parse().unwrap(),
+            "alice".parse().unwrap(),
+            "read".parse().unwrap(),
+            1,
+            expires_at,
+        );
+        let sealed = key.seal(masters.current());
+        (secrecy::ExposeSecret::expose_secret(&sealed).to_owned(), key)
+    }
+
+    async fn admit(auth: &Authenticator, values: &[&str]) -> Result<Principal, &'static str> {
+        let admitted = auth.admit(values.iter().map(|value| value.as_bytes())).await;
+        admitted.map(|admitted| admitted.principal).map_err(Denied::label)
+    }
+
+    #[tokio::test]
+    async fn a_key_is_the_one_credential_and_says_who_one_is() {
+        let clock = ManualClock::new(1_000_000_000);
+        let auth = check(MASTER, Revoked::never(), &clock);
+        let (good, _) = key(MASTER, Some(1_001));
+        let (foreign, _) = key("m1:IAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8", None);
+        let (unknown, _) = key("m2:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8", None);
+        for scheme in ["Bearer ", "bearer ", "BEARER  "] {
+            let principal = admit(&auth, &[&format!("{scheme}{good}")]).await.unwrap();
+            assert_eq!(principal.name(), "acme/alice");
+        }
+        let bearer = |token: &str| format!("Bearer {token}");
+        assert_eq!(admit(&auth, &[]).await.unwrap_err(), "missing");
+        assert_eq!(admit(&auth, &[&bearer(&good), &bearer(&good)]).await.unwrap_err(), "malformed");
+        assert_eq!(admit(&auth, &[&good]).await.unwrap_err(), "malformed");
+        assert_eq!(admit(&auth, &["Basic YWxpY2U6eA=="]).await.unwrap_err(), "malformed");
+        assert_eq!(admit(&auth, &["Bearer"]).await.unwrap_err(), "malformed");
+        assert_eq!(admit(&auth, &[&bearer(&foreign)]).await.unwrap_err(), "wrong_mac");
+        assert_eq!(admit(&auth, &[&bearer(&unknown)]).await.unwrap_err(), "unknown_master_key");
+        clock.advance(std::time::Duration::from_secs(1));
+        assert_eq!(admit(&auth, &[&bearer(&good)]).await.unwrap_err(), "expired");
+    }
+
+    #[tokio::test]
+    async fn keys_of_two_masters_are_good_at_once_and_a_single_key_can_be_refused() {
+        let clock = ManualClock::new(1_000_000_000);
+        let old = "m0:ICECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+        let both = format!("{MASTER}\n# until summer\n{old}");
+        let ((one, _), (other, other_key)) = (key(MASTER, None), key(old, None));
+        let revoked = Revoked::only([other_key.id].into());
+        let auth = check(&both, Revoked::never(), &clock);
+        for sealed in [&one, &other] {
+            assert!(admit(&auth, &[&format!("Bearer {sealed}")]).await.is_ok());
+        }
+        let auth = check(&both, revoked, &clock);
+        assert!(admit(&auth, &[&format!("Bearer {one}")]).await.is_ok());
+        assert_eq!(admit(&auth, &[&format!("Bearer {other}")]).await.unwrap_err(), "revoked");
+    }
+
+    #[test]
+    fn a_guess_is_told_nothing_about_what_was_wrong_with_it() {
+        let kinds = [BadKey::Malformed, BadKey::UnknownMaster, BadKey::WrongMac];
+        let texts: Vec<_> = kinds.map(|kind| Denied::Invalid(kind).to_string()).into();
+        assert!(texts.iter().all(|text| *text == texts[0]));
+    }
+}

@@ -1,0 +1,125 @@
+//! Credentials on HTTP: what is asked of a request, how it is refused (RFC 6750), and the end of those
+//! that end while a call waits.
+
+use std::time::Duration;
+
+use actix_web::http::{
+    StatusCode,
+    header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{mcp_endpoint::Refusal, state::HttpState};
+use crate::{
+    auth::{Admitted, Authenticator, Denied},
+    model::{Grant, Principal, Scope},
+    telemetry::Refusal as Reason,
+};
+
+/// How often a call that waits is asked whether its caller is welcome still.
+const ASK_EVERY: Duration = Duration::from_secs(4);
+
+/// Lets a request in, before anything else of it is looked at.
+pub(super) async fn admit(headers: &HeaderMap, state: &HttpState) -> Result<Admitted, Refusal> {
+    let values = headers.get_all(AUTHORIZATION).map(HeaderValue::as_bytes);
+    state.auth.admit(values).await.map_err(refused)
+}
+
+fn refused(denied: Denied) -> Refusal {
+    tracing::info!(reason = denied.label(), "a credential was refused");
+    tracing::info!(target: "audit", action = "authenticate", result = denied.label());
+    let (status, header) = match denied {
+        Denied::Unavailable => {
+            let soon = (RETRY_AFTER, HeaderValue::from_static("2"));
+            (StatusCode::SERVICE_UNAVAILABLE, soon)
+        }
+        Denied::Missing => challenge("Bearer"),
+        Denied::Invalid(_) | Denied::Expired | Denied::Revoked => {
+            challenge("Bearer error=\"invalid_token\"")
+        }
+    };
+    let reason = match denied {
+        Denied::Missing => Reason::KeyMissing,
+        Denied::Invalid(_) => Reason::KeyInvalid,
+        Denied::Expired => Reason::KeyExpired,
+        Denied::Revoked => Reason::KeyRevoked,
+        Denied::Unavailable => Reason::KeyUnchecked,
+    };
+    Refusal { status, text: denied.to_string(), reason: Some(reason), header: Some(header) }
+}
+
+fn challenge(value: &'static str) -> (StatusCode, (HeaderName, HeaderValue)) {
+    (StatusCode::UNAUTHORIZED, (WWW_AUTHENTICATE, HeaderValue::from_static(value)))
+}
+
+/// What tells a caller that its credential does not allow what it asked for.
+pub(super) fn insufficient(principal: &Principal, scope: &'static str) -> HeaderValue {
+    tracing::info!(
+        target: "audit",
+        action = "scope_rejected",
+        tenant = principal.tenant().as_str(),
+        client = principal.grant().map(Grant::expose),
+        scope,
+        result = "refused",
+    );
+    let value = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
+    // Names of scopes are plain text.
+    HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static("Bearer"))
+}
+
+/// Refuses who may not do this.
+pub(super) fn check_scope(admitted: &Admitted, scope: Scope) -> Result<(), Refusal> {
+    match admitted.principal.lacks(&[scope]) {
+        None => Ok(()),
+        Some(scope) => {
+            let text =
+                format!("your key lacks the scope {}: ask for one that has it", scope.as_str());
+            let header =
+                Some((WWW_AUTHENTICATE, insufficient(&admitted.principal, scope.as_str())));
+            Err(Refusal {
+                status: StatusCode::FORBIDDEN,
+                text,
+                reason: Some(Reason::Scope),
+                header,
+            })
+        }
+    }
+}
+
+/// Ends a call that waits when its caller's credential ends. Dropping it ends the watch, not the call.
+pub(super) struct Vigil(tokio::task::AbortHandle);
+
+impl Vigil {
+    /// Cancels `call` once `admitted` is no longer welcome. `None`: that cannot happen.
+    pub(super) fn keep(
+        auth: &Authenticator,
+        admitted: &Admitted,
+        call: impl FnOnce() -> CancellationToken,
+    ) -> Option<Self> {
+        if !admitted.may_end() {
+            return None;
+        }
+        let (auth, admitted, call) = (auth.clone(), admitted.clone(), call());
+        let watch = actix_web::rt::spawn(async move {
+            loop {
+                tokio::time::sleep(ASK_EVERY).await;
+                match auth.still_admits(&admitted).await {
+                    // While that cannot be found out, the store has nothing to hand out either.
+                    Ok(()) | Err(Denied::Unavailable) => {}
+                    Err(
+                        Denied::Missing | Denied::Invalid(_) | Denied::Expired | Denied::Revoked,
+                    ) => {
+                        return call.cancel();
+                    }
+                }
+            }
+        });
+        Some(Self(watch.abort_handle()))
+    }
+}
+
+impl Drop for Vigil {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

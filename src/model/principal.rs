@@ -1,0 +1,302 @@
+//! Who makes a call, and what it may do.
+
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+    sync::Arc,
+};
+
+use super::{ClientId, InvalidClientId, Tenant};
+
+/// What a credential allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Reading one's own inbox.
+    Read,
+    /// Sending, and asking what became of it.
+    Send,
+    /// Seeing all inboxes of one's tenant from outside: who there is and how much waits.
+    Admin,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Send, Self::Admin];
+
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "mailbox:read",
+            Self::Send => "mailbox:send",
+            Self::Admin => "mailbox:admin",
+        }
+    }
+
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// Some of the scopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scopes(u8);
+
+/// The text names a scope that there is not, or none at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be some of mailbox:read, mailbox:send, mailbox:admin (or read, send, admin)")]
+pub struct InvalidScopes;
+
+impl Scopes {
+    /// Whether `scope` is one of them.
+    #[must_use]
+    pub fn contains(self, scope: Scope) -> bool {
+        self.0 & scope.bit() != 0
+    }
+
+    /// Each of them.
+    pub fn iter(self) -> impl Iterator<Item = Scope> {
+        Scope::ALL.into_iter().filter(move |scope| self.contains(*scope))
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<T: IntoIterator<Item = Scope>>(scopes: T) -> Self {
+        Self(scopes.into_iter().fold(0, |bits, scope| bits | scope.bit()))
+    }
+}
+
+/// Names with or without `mailbox:`, separated by commas or white space. At least one.
+impl FromStr for Scopes {
+    type Err = InvalidScopes;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let words = text.split([',', ' ']).filter(|word| !word.is_empty());
+        let known = |word: &str| {
+            let short = |scope: &Scope| scope.as_str().trim_start_matches("mailbox:") == word;
+            Scope::ALL.into_iter().find(|scope| scope.as_str() == word || short(scope))
+        };
+        let scopes =
+            words.map(|word| known(word).ok_or(InvalidScopes)).collect::<Result<_, _>>()?;
+        if scopes == Self::default() { Err(InvalidScopes) } else { Ok(scopes) }
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, scope) in self.iter().enumerate() {
+            f.write_str(if index > 0 { " " } else { "" })?;
+            f.write_str(scope.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+/// Which client ids a credential proves. `Debug` shows none of them.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Grant {
+    /// One client: `alice`.
+    One(ClientId),
+    /// All whose id begins with this, which ends with a dot: `alice.*`, for several windows of one
+    /// person. `alice` itself is not among them.
+    Below(ClientId),
+}
+
+/// The text is neither a client id nor the beginning of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidGrant {
+    /// Not a client id.
+    #[error(transparent)]
+    Client(#[from] InvalidClientId),
+    /// A star after something else than a dot.
+    #[error("must be a client id such as alice, or alice.* for all ids that begin with alice.")]
+    Star,
+}
+
+impl Grant {
+    /// Whether it proves this id.
+    #[must_use]
+    pub fn covers(&self, client: &ClientId) -> bool {
+        match self {
+            Self::One(one) => one == client,
+            Self::Below(beginning) => {
+                let rest = client.expose().strip_prefix(beginning.expose());
+                rest.is_some_and(|rest| !rest.is_empty())
+            }
+        }
+    }
+
+    /// As it was written: `alice` or `alice.*`. Never log it.
+    #[must_use]
+    pub fn expose(&self) -> String {
+        match self {
+            Self::One(client) => client.expose().to_owned(),
+            Self::Below(beginning) => format!("{}*", beginning.expose()),
+        }
+    }
+}
+
+impl FromStr for Grant {
+    type Err = InvalidGrant;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_suffix('*') {
+            None => Ok(Self::One(text.parse()?)),
+            Some(beginning) if beginning.len() > 1 && beginning.ends_with('.') => {
+                Ok(Self::Below(beginning.parse()?))
+            }
+            Some(_) => Err(InvalidGrant::Star),
+        }
+    }
+}
+
+impl fmt::Debug for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Grant")
+    }
+}
+
+/// Who makes a call. Cheap to clone; `Debug` shows no id.
+#[derive(Clone)]
+pub struct Principal(Arc<Inner>);
+
+struct Inner {
+    tenant: Tenant,
+    /// `None`: nothing was proved, and every id may be claimed.
+    proved: Option<(Grant, Scopes)>,
+}
+
+impl Principal {
+    /// Somebody who proved nothing, where nothing has to be proved: any client of the tenant `default`.
+    #[must_use]
+    pub fn anyone() -> Self {
+        Self(Arc::new(Inner { tenant: Tenant::default(), proved: None }))
+    }
+
+    /// The holder of a credential.
+    #[must_use]
+    pub fn proved(tenant: Tenant, grant: Grant, scopes: Scopes) -> Self {
+        Self(Arc::new(Inner { tenant, proved: Some((grant, scopes)) }))
+    }
+
+    /// Whose team. Nothing of another one can be reached.
+    #[must_use]
+    pub fn tenant(&self) -> &Tenant {
+        &self.0.tenant
+    }
+
+    /// Which ids a credential proved, if one did.
+    #[must_use]
+    pub fn grant(&self) -> Option<&Grant> {
+        self.0.proved.as_ref().map(|(grant, _)| grant)
+    }
+
+    /// Whether it may act as this client.
+    #[must_use]
+    pub fn owns(&self, client: &ClientId) -> bool {
+        self.grant().is_none_or(|grant| grant.covers(client))
+    }
+
+    /// The one client that it is, if a credential proved exactly one.
+    #[must_use]
+    pub fn client(&self) -> Option<&ClientId> {
+        match self.grant()? {
+            Grant::One(client) => Some(client),
+            Grant::Below(_) => None,
+        }
+    }
+
+    /// The first of `needed` that its credential does not have.
+    #[must_use]
+    pub fn lacks(&self, needed: &[Scope]) -> Option<Scope> {
+        let (_, scopes) = self.0.proved.as_ref()?;
+        needed.iter().copied().find(|scope| !scopes.contains(*scope))
+    }
+
+    /// What tells it apart from every other principal, for digests; nothing if it proved nothing.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let mut name = String::new();
+        if let Some(grant) = self.grant() {
+            // Writing to a String does not fail. No tenant and no grant has a slash.
+            let _ = write!(name, "{}/{}", self.0.tenant.as_str(), grant.expose());
+        }
+        name
+    }
+}
+
+impl Default for Principal {
+    fn default() -> Self {
+        Self::anyone()
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.grant().is_some() { "Principal(proved)" } else { "Principal(anyone)" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(id: &str) -> ClientId {
+        id.parse().unwrap()
+    }
+
+    #[test]
+    fn a_grant_covers_its_client_or_those_below_it_and_nobody_else() {
+        let covers = |grant: &str, id: &str| grant.parse::<Grant>().unwrap().covers(&client(id));
+        assert!(covers("alice", "alice"));
+        for other in ["alic", "alice2", "alice.1", "Alice", "bob"] {
+            assert!(!covers("alice", other), "{other}");
+        }
+        assert!(covers("alice.*", "alice.1") && covers("alice.*", "alice.laptop.2"));
+        for other in ["alice", "alice.", "alice2", "alicex.1", "Alice.1", "bob.alice.1"] {
+            assert!(!covers("alice.*", other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_star_stands_after_a_dot_and_at_the_end_only() {
+        for bad in ["*", ".*", "alice*", "al*ice", "*.alice", "a.**", "", "a/b", "a/.*"] {
+            assert!(bad.parse::<Grant>().is_err(), "{bad:?}");
+        }
+        for good in ["alice", "alice.*", "a.b.*"] {
+            assert_eq!(good.parse::<Grant>().unwrap().expose(), good);
+        }
+    }
+
+    #[test]
+    fn scopes_are_named_in_short_or_in_full() {
+        let all: Scopes = "read, mailbox:send admin".parse().unwrap();
+        assert_eq!(all.to_string(), "mailbox:read mailbox:send mailbox:admin");
+        for bad in ["", " , ", "write", "read,write", "mailbox:"] {
+            assert_eq!(bad.parse::<Scopes>(), Err(InvalidScopes), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn who_proved_something_may_do_that_and_no_more() {
+        let scopes = "send".parse().unwrap();
+        let alice = Principal::proved(Tenant::default(), "alice".parse().unwrap(), scopes);
+        assert!(alice.owns(&client("alice")) && !alice.owns(&client("bob")));
+        assert_eq!(alice.client(), Some(&client("alice")));
+        assert_eq!(alice.lacks(&[Scope::Send]), None);
+        assert_eq!(alice.lacks(&[Scope::Send, Scope::Read]), Some(Scope::Read));
+        assert_eq!(alice.name(), "default/alice");
+        let anyone = Principal::anyone();
+        assert!(anyone.owns(&client("bob")) && anyone.client().is_none());
+        assert_eq!((anyone.lacks(&Scope::ALL), anyone.name()), (None, String::new()));
+    }
+
+    #[test]
+    fn debug_shows_no_id() {
+        let grant: Grant = "secret.*".parse().unwrap();
+        let principal =
+            Principal::proved("hidden".parse().unwrap(), grant.clone(), Scopes::default());
+        let shown = format!("{grant:?} {principal:?} {:?}", principal.tenant());
+        assert!(!shown.contains("secret") && !shown.contains("hidden"), "{shown}");
+    }
+}

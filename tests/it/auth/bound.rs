@@ -1,0 +1,146 @@
+//! What one caller was given is of no use to another: sessions, receipts, ids of messages. And the key
+//! that ends while its holder waits ends the wait.
+
+use std::time::Duration;
+
+use mcp_messaging::auth::ApiKey;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::{guarded, holder, key, sealed};
+use crate::support::{Agent, Listener, Replica, Store};
+
+on_every_store!(
+    nobody_cancels_the_call_of_another,
+    what_another_was_given_opens_nothing,
+    a_key_of_several_clients_is_each_of_them,
+    what_waits_ends_with_its_key,
+);
+
+/// Waits for mail under a request id.
+fn waits(agent: &Agent, id: u64) -> tokio::task::JoinHandle<Result<Value, String>> {
+    let agent = agent.clone();
+    let arguments = json!({"name": "get_messages", "arguments": {"wait_seconds": 30}});
+    tokio::spawn(async move { agent.request(id, "tools/call", arguments).await })
+}
+
+async fn cancel(agent: &Agent, session: &str, id: u64) {
+    let body =
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
+    let agent = Agent { session: Some(session.to_owned()), ..agent.clone() };
+    assert_eq!(agent.post().json(&body).send().await.unwrap().status(), 202);
+}
+
+async fn nobody_cancels_the_call_of_another(store: Store) {
+    let site = guarded(store, &[]).await;
+    let mut alice = holder(site.here(), "alice");
+    alice.initialize().await;
+    let session = alice.session.clone().unwrap();
+    let waiting = waits(&alice, 7);
+    site.here().waiters(1).await;
+    // She knows the session and the request, and is somebody else.
+    let other = site.there().agent("alice").with_key(&sealed(&key("other", "alice", "read,send")));
+    for eve in [&holder(site.there(), "eve"), &other] {
+        cancel(eve, &session, 7).await;
+    }
+    let bob = holder(site.there(), "bob");
+    bob.send("alice", "still there?").await;
+    let got = timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap().unwrap();
+    assert_eq!(got["structuredContent"]["messages"][0]["text"], "still there?");
+    // Alice can.
+    let waiting = waits(&alice, 8);
+    site.here().waiters(1).await;
+    cancel(&holder(site.there(), "alice"), &session, 8).await;
+    let gone = timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap();
+    assert!(gone.is_err(), "no answer to a cancelled call: {gone:?}");
+}
+
+async fn what_another_was_given_opens_nothing(store: Store) {
+    let site = guarded(store, &[]).await;
+    let (alice, bob, eve) =
+        (holder(site.here(), "alice"), holder(site.there(), "bob"), holder(site.there(), "eve"));
+    let twin = site.there().agent("alice").with_key(&sealed(&key("other", "alice", "read,send")));
+    let question = alice.send("bob", "for bob").await;
+
+    // The id of a message.
+    for agent in [&eve, &twin] {
+        let asked = agent.call("message_status", json!({"message_ids": [question]})).await;
+        assert_eq!(asked["messages"][0]["state"], "unknown");
+    }
+    let known = alice.call("message_status", json!({"message_ids": [question]})).await;
+    assert_eq!(known["messages"][0]["state"], "queued");
+
+    // A receipt.
+    let held = bob.call("get_messages", json!({"ack": "manual"})).await;
+    let receipt = held["receipt"].as_str().unwrap();
+    for agent in [&eve, &twin] {
+        let refused = agent.try_call("get_messages", json!({"receipt": receipt})).await.unwrap();
+        assert_eq!(refused["isError"], true, "{refused}");
+    }
+    let taken = bob.try_call("get_messages", json!({"receipt": receipt})).await.unwrap();
+    assert!(taken["content"][0]["text"].as_str().unwrap().starts_with("Receipt taken: 1 earlier"));
+
+    // The question of another: an answer to it is a letter like any other.
+    let asked = tokio::spawn({
+        let alice = alice.clone();
+        async move { alice.ask("bob", "which?", 3).await }
+    });
+    let question = bob.fetch(20).await["messages"][0]["message_id"].clone();
+    let forged = json!({"recipient_id": "alice", "message": "this", "in_reply_to": question});
+    for agent in [&eve, &twin] {
+        let sent = agent.call("send_message", forged.clone()).await;
+        assert_eq!(sent["results"][0]["status"], "queued", "{sent}");
+    }
+    let asked = asked.await.unwrap();
+    assert_eq!((&asked["status"], &asked["other_messages"]), (&json!("pending"), &json!(1)));
+    let mail = alice.fetch(0).await;
+    assert_eq!(mail["messages"][0]["from"], "eve", "and it says whose it is");
+}
+
+async fn a_key_of_several_clients_is_each_of_them(store: Store) {
+    let site = guarded(store, &[]).await;
+    let windows =
+        site.here().agent("alice.1").with_key(&sealed(&key("acme", "alice.*", "read,send")));
+    let other = Agent { id: "alice.2".to_owned(), ..windows.clone() };
+    windows.send("alice.2", "from one window to the other").await;
+    assert!(windows.texts(0).await.is_empty());
+    assert_eq!(other.texts(0).await, ["from one window to the other"]);
+    let unsaid = windows.try_call("get_messages", json!({})).await.unwrap();
+    let text = unsaid["content"][0]["text"].as_str().unwrap();
+    assert!(text.contains("client_id is missing; use ids that begin with alice."), "{text}");
+    let me = windows.request(1, "resources/read", json!({"uri": "inbox://me"})).await.unwrap_err();
+    assert!(me.contains("several clients"), "{me}");
+    let identity = windows.call("get_my_identity", json!({})).await;
+    assert_eq!(identity["verified"], false, "which one it is, it has not said: {identity}");
+}
+
+/// A key that ends in so many seconds.
+fn ending(replica: &Replica, within: u64) -> Agent {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let key = key("acme", "alice", "read,send");
+    let key = ApiKey { expires_at: Some(now.as_secs() + within), ..key };
+    replica.agent("alice").with_key(&sealed(&key))
+}
+
+async fn what_waits_ends_with_its_key(store: Store) {
+    let site = guarded(store, &[]).await;
+    let alice = ending(site.here(), 3);
+    let waiting = waits(&alice, 1);
+    let mut listener = Listener::of(&alice, &["inbox://me", "inbox://alice"]).await;
+    let mut stays = Listener::of(&holder(site.here(), "alice"), &["inbox://alice"]).await;
+    for (listener, uris) in [(&mut listener, 2), (&mut stays, 1)] {
+        let honoured = listener.next().await.unwrap();
+        let uris_honoured = &honoured["params"]["notifications"]["resourceSubscriptions"];
+        assert_eq!(uris_honoured.as_array().unwrap().len(), uris, "{honoured}");
+    }
+    let ended = timeout(Duration::from_secs(15), waiting).await.expect("it ends with its key");
+    let text = ended.unwrap().unwrap()["content"][0]["text"].as_str().unwrap().to_owned();
+    assert!(text.contains("nothing is lost"), "{text}");
+    let last = listener.next().await.unwrap();
+    assert_eq!(last["result"]["resultType"], "complete");
+    assert_eq!(listener.next().await, None);
+    assert_eq!(alice.post().json(&json!({})).send().await.unwrap().status(), 401);
+    // Who watches the same inbox with a key that is good goes on.
+    holder(site.there(), "bob").send("alice", "news").await;
+    assert_eq!(stays.updated().await, "inbox://alice");
+}
