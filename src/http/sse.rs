@@ -21,7 +21,11 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{io::Connection, settle::LastChunk};
+use super::{
+    io::{Connection, Serving},
+    mcp_endpoint::Shares,
+    settle::LastChunk,
+};
 use crate::mcp::{Finished, Frame, PreparedCall, Progress, Subscription};
 
 /// What a message is framed in.
@@ -32,6 +36,7 @@ const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 pub(super) struct Call {
     connection: Rc<Connection>,
     stage: Stage,
+    _serving: Serving,
 }
 
 enum Stage {
@@ -50,6 +55,8 @@ struct Waiting {
     every: Duration,
     /// `None` until the call was seen to wait.
     timer: Option<Pin<Box<Sleep>>>,
+    /// What its request holds; by the first tick of the timer it is in the store, or let go of.
+    shares: Option<Shares>,
 }
 
 /// Begins a call that may wait. One that ends at once, without a word before its answer, needs no stream
@@ -58,6 +65,7 @@ pub(super) async fn begin(
     mut call: PreparedCall,
     every: Duration,
     connection: Rc<Connection>,
+    (serving, shares): (Serving, Shares),
 ) -> Result<Call, Finished> {
     let (progress, mut messages) = (call.take_progress(), call.take_messages());
     let converses = messages.is_some();
@@ -81,9 +89,10 @@ pub(super) async fn begin(
         }
     }
     let finished = finished.map(Box::new);
-    let waiting =
-        Waiting { call, finished, messages: messages.take(), progress, every, timer: None };
-    Ok(Call { connection, stage: Stage::Waiting(waiting) })
+    let messages = messages.take();
+    let shares = Some(shares);
+    let waiting = Waiting { call, finished, messages, progress, every, timer: None, shares };
+    Ok(Call { connection, stage: Stage::Waiting(waiting), _serving: serving })
 }
 
 impl Call {
@@ -144,6 +153,7 @@ impl Waiting {
         if timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
+        self.shares = None;
         timer.as_mut().reset(Instant::now() + self.every);
         Poll::Ready(match &mut self.progress {
             None => COMMENT,
@@ -172,12 +182,13 @@ pub(super) struct Feed {
     messages: Pin<Box<dyn Stream<Item = Bytes>>>,
     every: Duration,
     timer: Pin<Box<Sleep>>,
+    _serving: Serving,
 }
 
 impl Feed {
-    pub(super) fn new(subscription: Subscription, every: Duration) -> Self {
+    pub(super) fn new(subscription: Subscription, every: Duration, serving: Serving) -> Self {
         let messages = Box::pin(subscription.messages(EVENT));
-        Self { messages, every, timer: Box::pin(sleep(every)) }
+        Self { messages, every, timer: Box::pin(sleep(every)), _serving: serving }
     }
 }
 

@@ -111,7 +111,7 @@ impl MessagingService {
         let deadline = Instant::now() + wait;
         let inbox = context.inbox(&request.sender);
         let keyed = request.idempotency_key.is_some();
-        let message = NewMessage {
+        let mut message = NewMessage {
             id: MessageId::new(),
             sender: inbox.clone(),
             recipient: context.inbox(&request.recipient),
@@ -122,6 +122,7 @@ impl MessagingService {
             wait: (!wait.is_zero()).then_some(wait),
             trace: trace_of(context.trace),
         };
+        let running = self.waiters.run(&context.stop).await?;
         let _place = self.waiters.enter()?;
         // Watch before asking: the answer may come at once.
         let mut wakeups = self.queue.watch(Topic::Reply(inbox.clone(), message.id)).await?;
@@ -146,6 +147,8 @@ impl MessagingService {
                 return Err(error);
             }
         };
+        drop(running);
+        message.text = String::new(); // not to be held by everybody who waits
         let mut look = matches!(sent.status, SentStatus::Duplicate(_));
         if sent.id != message.id {
             open.wait = sent.id;

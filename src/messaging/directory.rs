@@ -16,13 +16,14 @@ impl MessagingService {
     /// Records a client in the directory. Answers what its inbox holds.
     ///
     /// # Errors
-    /// [`MessagingError::Queue`].
+    /// [`MessagingError::Overloaded`] or [`MessagingError::Queue`].
     pub async fn check_in(
         &self,
         client: &ClientId,
         profile: &Profile,
         context: &CallContext,
     ) -> Result<(Duration, Peek), MessagingError> {
+        let _place = self.waiters.run(&context.stop).await?;
         let inbox = context.inbox(client);
         self.queue.check_in(&inbox, profile, self.rules.presence).await?;
         Ok((self.rules.presence, self.queue.peek(&inbox).await?))
@@ -31,12 +32,13 @@ impl MessagingService {
     /// What waits in an inbox, as much as one fetch would bring. Nothing is taken by it.
     ///
     /// # Errors
-    /// [`MessagingError::Queue`].
+    /// [`MessagingError::Overloaded`] or [`MessagingError::Queue`].
     pub async fn browse(
         &self,
         client: &ClientId,
         context: &CallContext,
     ) -> Result<Browsed, MessagingError> {
+        let _place = self.waiters.run(&context.stop).await?;
         let (inbox, rules) = (context.inbox(client), &self.rules);
         Ok(self.queue.browse(&inbox, rules.fetch_messages, rules.fetch_bytes).await?)
     }
@@ -44,12 +46,13 @@ impl MessagingService {
     /// A page of the directory of the caller's team.
     ///
     /// # Errors
-    /// [`MessagingError::Queue`].
+    /// [`MessagingError::Overloaded`] or [`MessagingError::Queue`].
     pub async fn clients(
         &self,
         query: &ClientQuery,
         context: &CallContext,
     ) -> Result<ClientPage, MessagingError> {
+        let _place = self.waiters.run(&context.stop).await?;
         Ok(self.queue.clients(&context.tenant, query).await?)
     }
 
@@ -75,13 +78,14 @@ impl MessagingService {
     /// message that the ledger does not know is left out.
     ///
     /// # Errors
-    /// [`MessagingError::Queue`].
+    /// [`MessagingError::Overloaded`] or [`MessagingError::Queue`].
     pub async fn status(
         &self,
         sender: &ClientId,
         ids: &[MessageId],
         context: &CallContext,
     ) -> Result<Vec<LedgerEntry>, MessagingError> {
+        let _place = self.waiters.run(&context.stop).await?;
         let mut entries = self.queue.ledger(&context.inbox(sender)).await?;
         if !ids.is_empty() {
             entries.retain(|entry| ids.contains(&entry.id));
@@ -92,8 +96,9 @@ impl MessagingService {
     /// Inboxes of the caller's team that hold messages or wait.
     ///
     /// # Errors
-    /// [`MessagingError::Queue`].
+    /// [`MessagingError::Overloaded`] or [`MessagingError::Queue`].
     pub async fn inboxes(&self, context: &CallContext) -> Result<Vec<InboxStat>, MessagingError> {
+        let _place = self.waiters.run(&context.stop).await?;
         Ok(self.queue.inboxes(&context.tenant, self.rules.listed_inboxes).await?)
     }
 }

@@ -97,6 +97,7 @@ impl MessagingService {
             });
         }
         let ttl = self.life(request.ttl)?;
+        let _place = self.waiters.run(&context.stop).await?;
         let sender = context.inbox(&request.sender);
         let key = request.idempotency_key.map(|text| IdempotencyKey::new(&sender, &text));
         let sends = request.parcels.into_iter().map(|parcel| {

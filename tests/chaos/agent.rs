@@ -133,6 +133,7 @@ impl Agent {
         let answer = self.call("send_message_and_wait", arguments, wait).await;
         let outcome = match &answer {
             Ok(content) => match content["message_id"].as_str() {
+                Some(_) if content["unconfirmed"] == true => Outcome::Unknown,
                 Some(id) => Outcome::Acknowledged(id.to_owned()),
                 None => Outcome::Refused,
             },
@@ -223,6 +224,10 @@ pub(crate) fn content(body: &str) -> Fallible<Value> {
 
 /// What became of one message of a send.
 fn told(result: &Value) -> Outcome {
+    // Accepted, but not yet where this level of durability wants it.
+    if result["unconfirmed"] == true {
+        return Outcome::Unknown;
+    }
     match (result["status"].as_str(), result["message_id"].as_str()) {
         (Some("queued" | "replied" | "duplicate"), Some(id)) => {
             Outcome::Acknowledged(id.to_owned())

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     Outcome,
     process::{self, Process},
+    replica::Memory,
     resp::{self, Value},
 };
 
@@ -97,6 +98,11 @@ impl Server {
             }
             sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Memory that it holds, bytes.
+    pub(crate) fn memory(&self) -> Outcome<Memory> {
+        Memory::of(self.process.as_ref().ok_or("it does not run")?.id())
     }
 
     /// Ends it at once, as a crash would.

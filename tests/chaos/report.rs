@@ -204,6 +204,7 @@ fn judge(promise: Promise, Findings { verdict, counts }: &Findings) -> Vec<Strin
             zero("wrong answers", verdict.wrong_answers),
         ],
         Promise::Measured => vec![alive, missed, unexpected],
+        Promise::Kept => vec![alive, missed, unexpected, zero("lost", verdict.lost)],
         Promise::Broken(sabotage) => {
             let unnoticed = sabotage.unnoticed(verdict, counts.missed_wake_ups);
             vec![alive, unnoticed.map(|what| format!("the sabotage was not found: {what}"))]
@@ -216,6 +217,7 @@ fn promise(promise: Promise) -> &'static str {
     match promise {
         Promise::Everything => "everything",
         Promise::Measured => "measured",
+        Promise::Kept => "what was acknowledged is kept",
         Promise::Broken(_) => "broken on purpose",
     }
 }
@@ -289,6 +291,7 @@ fn line(row: &Row, json: &Value) -> String {
     let kind = match row.promise {
         Promise::Everything => "",
         Promise::Measured => " (no promise)",
+        Promise::Kept => " (promised: none lost)",
         Promise::Broken(_) => " (sabotage: must be found)",
     };
     let wakes = ["wake_p50_ms", "wake_p99_ms", "wake_max_ms"].map(time).join(", ");
