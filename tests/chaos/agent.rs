@@ -75,9 +75,16 @@ impl Agent {
             .json(&request(tool, &arguments));
         let read = async {
             let text = answer.send().await?.text().await?;
-            content(&text)
+            Fallible::Ok(content(&text))
         };
-        let answer = read.await;
+        let answer = match read.await {
+            Ok(Err(error)) => {
+                self.recorder.with(|history| history.errors += 1);
+                Err(error)
+            }
+            Ok(Ok(content)) => Ok(content),
+            Err(gone) => Err(gone),
+        };
         if answer.is_err() {
             self.at = (self.at + 1) % self.replicas.len();
             sleep(PAUSE).await;

@@ -33,6 +33,7 @@ mod sabotage;
 mod sentinel;
 mod site;
 mod strain;
+mod upgrade;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -111,8 +112,13 @@ async fn all(options: &Options) -> Outcome<bool> {
         tally(strain.name, strain.what, report, &mut passed, &mut failed)?;
     }
     if let Some(minutes) = options.soak_minutes {
-        let what = "the load of a quiet office for a long time";
-        tally("soak", what, strain::soak(minutes, &program).await, &mut passed, &mut failed)?;
+        tally(
+            "soak",
+            strain::SOAK,
+            strain::soak(minutes, &program).await,
+            &mut passed,
+            &mut failed,
+        )?;
     }
     if options.write_docs {
         report::write_docs()?;

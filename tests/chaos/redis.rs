@@ -15,6 +15,11 @@ use crate::{
     resp::{self, Value},
 };
 
+/// The server: `REDIS_SERVER` names another one, such as that of Valkey.
+pub(crate) fn program() -> PathBuf {
+    std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into()).into()
+}
+
 /// What a server has on disk when it is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keeps {
@@ -87,7 +92,7 @@ impl Server {
     pub(crate) async fn restart(&mut self) -> Outcome<()> {
         self.kill();
         let log = self.dir.join("log");
-        self.process = Some(Process::start(Path::new("redis-server"), &self.arguments, &log)?);
+        self.process = Some(Process::start(&program(), &self.arguments, &log)?);
         let patience = Instant::now() + PATIENCE;
         loop {
             if resp::ask(self.port, &["PING"]).await.is_ok_and(|answer| answer.text() == "PONG") {

@@ -62,7 +62,7 @@ impl Memory {
 /// One server process. Dropping it ends it.
 pub(crate) struct Replica {
     pub address: SocketAddr,
-    program: PathBuf,
+    pub program: PathBuf,
     redis: String,
     settings: Settings,
     log: PathBuf,

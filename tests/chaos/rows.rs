@@ -16,6 +16,8 @@ use crate::{
 pub(crate) enum Promise {
     /// Nothing is lost, made up, out of order or copied unmarked, and no wake-up is missed.
     Everything,
+    /// `Everything`, and no call is answered with an error.
+    Unnoticed,
     /// What the store forgot is gone, and so is what it knew of copies: these are measured. Nothing is
     /// made up, and no wake-up is missed.
     Measured,
@@ -189,6 +191,15 @@ pub(crate) fn rows() -> Vec<Row> {
             NOTHING,
             Fault::FlushFunctions,
         ),
+        Row {
+            promise: Promise::Unnoticed,
+            ..short(row(
+                "upgrade",
+                "the function library of an older and a newer version, replicas restarted, `migrate` twice at once",
+                NOTHING,
+                Fault::Upgrade,
+            ))
+        },
         row("out-of-memory", "Redis out of memory (`noeviction`)", NOTHING, Fault::OutOfMemory),
         measured(row(
             "partition",

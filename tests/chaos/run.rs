@@ -59,7 +59,7 @@ pub(crate) async fn run(row: &Row, seed: u64, program: &Path) -> Outcome<Finding
     let mut chance = StdRng::seed_from_u64(seed);
     let sabotage = match row.promise {
         Promise::Broken(sabotage) => Some(sabotage),
-        Promise::Everything | Promise::Measured | Promise::Kept => None,
+        Promise::Everything | Promise::Unnoticed | Promise::Measured | Promise::Kept => None,
     };
     let dir = dir(row.name, seed);
     let mut site =
@@ -76,7 +76,7 @@ pub(crate) async fn run(row: &Row, seed: u64, program: &Path) -> Outcome<Finding
 
     let patience = Instant::now()
         + match row.promise {
-            Promise::Everything | Promise::Kept => PATIENCE,
+            Promise::Everything | Promise::Unnoticed | Promise::Kept => PATIENCE,
             Promise::Measured => PATIENCE / 2,
             Promise::Broken(_) => LITTLE_PATIENCE,
         };
@@ -91,7 +91,7 @@ pub(crate) async fn run(row: &Row, seed: u64, program: &Path) -> Outcome<Finding
     let counts = counting.await?;
     match sent {
         Ok(sent) => sent?,
-        Err(_elapsed) if row.promise == Promise::Everything => {
+        Err(_elapsed) if matches!(row.promise, Promise::Everything | Promise::Unnoticed) => {
             return Err("senders still have no answer".into());
         }
         Err(_elapsed) => {}

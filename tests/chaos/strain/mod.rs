@@ -10,7 +10,8 @@ mod memory;
 mod soak;
 
 use std::{
-    fmt, fs,
+    fmt::{self, Write as _},
+    fs,
     future::Future,
     path::{Path, PathBuf},
     pin::Pin,
@@ -22,6 +23,7 @@ use crate::{
     Outcome,
     redis::{Keeps, Server},
     replica::Replica,
+    report,
     rows::Settings,
 };
 
@@ -142,6 +144,9 @@ pub(crate) fn strains() -> Vec<Strain> {
     ]
 }
 
+/// What the soak is.
+pub(crate) const SOAK: &str = "the load of a quiet office for a long time";
+
 /// The soak: the load of a quiet office for so long.
 pub(crate) async fn soak(minutes: u64, program: &Path) -> Outcome<Report> {
     let scene = Scene::start("soak", program, &[]).await?;
@@ -149,7 +154,25 @@ pub(crate) async fn soak(minutes: u64, program: &Path) -> Outcome<Report> {
 }
 
 fn dir(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/chaos").join(name)
+    report::folder().join(name)
+}
+
+/// What was measured, as a table.
+pub(crate) fn table() -> Outcome<String> {
+    let mut table = String::from("| Load | What was measured |\n|-|-|\n");
+    for (name, what) in strains().iter().map(|one| (one.name, one.what)).chain([("soak", SOAK)]) {
+        let Ok(text) = fs::read_to_string(dir(&format!("strain-{name}.json"))) else {
+            println!("chaos: {name} was not run: not in the table");
+            continue;
+        };
+        let json: serde_json::Value = serde_json::from_str(&text)?;
+        let list = |field: &str| json[field].as_array().cloned().unwrap_or_default();
+        let facts: Vec<_> =
+            list("facts").iter().filter_map(|f| f.as_str().map(str::to_owned)).collect();
+        let failed = if list("failures").is_empty() { "" } else { " **A bar was missed.**" };
+        let _ = writeln!(table, "| `{name}`: {what} | {}.{failed} |", facts.join(".<br>"));
+    }
+    Ok(table)
 }
 
 impl Scene {
