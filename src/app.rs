@@ -237,6 +237,8 @@ fn http_config(config: &Config) -> Result<HttpConfig, StartError> {
         tls: tls.map(Arc::new),
         ..HttpConfig::default()
     };
+    own.memory_limit = config.http.memory_bytes;
+    own.stalled_limit = config.http.stalled_responses;
     own.max_connections = config.http.max_connections.div_ceil(own.workers);
     own.allowed_hosts.extend(config.http.allowed_hosts.iter().cloned());
     own.allowed_origins.extend(config.http.allowed_origins.iter().cloned());
@@ -258,7 +260,8 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
         background.spawn(prepare(store.queue()?));
     }
     observe(config, &store, &metrics, &leaving, &background)?;
-    let waiters = Waiters::new(config.limits.replica_waiters);
+    let waiters =
+        Waiters::new(config.limits.replica_waiters).with_running(config.limits.replica_calls);
     metrics.watch_waiters(&waiters.gauge());
     let (rules, http_config) = (Arc::new(rules(config)), Arc::new(http_config(config)?));
 

@@ -33,7 +33,7 @@ impl Config {
     }
 
     /// What each value must be by itself.
-    fn rules_of_values(&self) -> [Rule; 24] {
+    fn rules_of_values(&self) -> [Rule; 26] {
         let (l, h, r) = (&self.limits, &self.http, &self.redis);
         let one_of = |value: &str, words: &[&str]| words.contains(&value);
         let seconds = |value: f64| value.is_finite() && value > 0.0 && value <= 3600.0;
@@ -104,6 +104,12 @@ impl Config {
             (h.request_timeout_seconds > 0, "http.request_timeout_seconds", "must be positive"),
             (self.ops.sample_seconds <= 3600, "ops.sample_seconds", "must be at most 3600"),
             (h.max_connections > 0, "http.max_connections", "must be positive"),
+            (
+                h.memory_bytes >= h.body_bytes,
+                "http.memory_bytes",
+                "must be at least http.body_bytes, or no such body could be taken",
+            ),
+            (h.stalled_responses > 0, "http.stalled_responses", "must be positive"),
             (
                 seconds(r.connect_timeout_seconds),
                 "redis.connect_timeout_seconds",
@@ -211,9 +217,10 @@ impl Config {
                 l.recipients > 0
                     && l.inbox_messages > 0
                     && l.client_waits > 0
-                    && l.replica_waiters > 0,
+                    && l.replica_waiters > 0
+                    && l.replica_calls > 0,
                 "limits",
-                "of recipients, inbox_messages, client_waits and replica_waiters must be positive",
+                "of recipients, inbox_messages, client_waits, replica_waiters and replica_calls must be positive",
             ),
             (
                 l.fetch_messages > 0 && l.fetch_bytes > 0,

@@ -27,12 +27,17 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{stop::Place, unacked::unacked};
+use super::{
+    burden::{Burden, Share},
+    stop::Place,
+    unacked::unacked,
+};
 use crate::{mcp::Operation, messaging::Delivery};
 
 /// What is known of a connection. Shared by its socket and by the body that is being written.
-#[derive(Default)]
 pub(super) struct Connection {
+    /// What all connections burden the process with.
+    burden: Burden,
     /// How often everything handed over so far had been written.
     flushes: Cell<u64>,
     /// Up to which of them the socket was asked afterwards whether it broke.
@@ -43,6 +48,10 @@ pub(super) struct Connection {
     broken: Cell<bool>,
     /// Who waits for the next flush.
     waiting: Cell<Option<Waker>>,
+    /// Requests whose answers are not all handed over yet.
+    serving: Cell<u32>,
+    /// Changes whenever a request begins to be served and whenever one ends.
+    turn: Cell<u64>,
     /// What the response under way carries.
     delivery: RefCell<Option<Delivery>>,
     /// The request whose answer is being handed over.
@@ -50,6 +59,34 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    fn new(burden: Burden) -> Self {
+        Self {
+            burden,
+            flushes: Cell::default(),
+            verified: Cell::default(),
+            ended: Cell::default(),
+            broken: Cell::default(),
+            waiting: Cell::default(),
+            serving: Cell::default(),
+            turn: Cell::default(),
+            delivery: RefCell::default(),
+            operation: Cell::default(),
+        }
+    }
+
+    /// A request has begun to be served, until the guard is dropped: its head is here, and whatever comes
+    /// now may take its time.
+    pub(super) fn serve(self: &Rc<Self>) -> Serving {
+        self.serving.set(self.serving.get() + 1);
+        self.turn.set(self.turn.get().wrapping_add(1));
+        Serving(Rc::clone(self))
+    }
+
+    /// Room for so many bytes of a body. `None`: there is none.
+    pub(super) fn hold(&self, bytes: usize) -> Option<Share> {
+        self.burden.hold(bytes)
+    }
+
     /// A response that carries messages is being handed over.
     pub(super) fn carry(&self, delivery: Delivery) -> Mark {
         *self.delivery.borrow_mut() = Some(delivery);
@@ -97,6 +134,16 @@ impl Connection {
     }
 }
 
+/// A request that is being served.
+pub(super) struct Serving(Rc<Connection>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.serving.set(self.0.serving.get() - 1);
+        self.0.turn.set(self.0.turn.get().wrapping_add(1));
+    }
+}
+
 /// A place in the stream of what a connection wrote.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mark(u64);
@@ -106,9 +153,20 @@ pub(super) struct TrackedIo {
     socket: TcpStream,
     encrypted: bool,
     state: Rc<Connection>,
-    stall: Duration,
+    times: Times,
     blocked: Option<Box<Blocked>>,
+    /// Bytes came that belong to no request yet: since which turn, and since when.
+    head: Option<(u64, Instant)>,
     _place: Place,
+}
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// To take something of a response.
+    pub(super) stall: Duration,
+    /// To send the head of a request.
+    pub(super) head: Duration,
 }
 
 /// A write that waits for the client to read.
@@ -116,12 +174,20 @@ struct Blocked {
     timer: Pin<Box<Sleep>>,
     every: Duration,
     since: Instant,
+    _share: Share,
 }
 
 impl TrackedIo {
     /// `encrypted`: what passes are records of TLS.
-    pub(super) fn new(socket: TcpStream, encrypted: bool, stall: Duration, place: Place) -> Self {
-        Self { socket, encrypted, state: Rc::default(), stall, blocked: None, _place: place }
+    pub(super) fn new(
+        socket: TcpStream,
+        encrypted: bool,
+        times: Times,
+        burden: Burden,
+        place: Place,
+    ) -> Self {
+        let state = Rc::new(Connection::new(burden));
+        Self { socket, encrypted, state, times, blocked: None, head: None, _place: place }
     }
 
     pub(super) fn state(&self) -> Rc<Connection> {
@@ -162,13 +228,22 @@ impl TrackedIo {
 
     /// The client takes nothing now. Keeps leases alive, until it counts as gone.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let stall = self.stall;
+        let stall = self.times.stall;
         let state = &self.state;
-        let blocked = self.blocked.get_or_insert_with(|| {
-            let lease = state.delivery.borrow().as_ref().map(Delivery::keep_alive_every);
-            let every = lease.map_or(stall, |lease| lease.min(stall));
-            Box::new(Blocked { timer: Box::pin(sleep(every)), every, since: Instant::now() })
-        });
+        let blocked = match &mut self.blocked {
+            Some(blocked) => blocked,
+            none => {
+                let Some(share) = state.burden.stall() else {
+                    state.broken.set(true);
+                    state.give_back();
+                    return Poll::Ready(io::ErrorKind::TimedOut.into());
+                };
+                let lease = state.delivery.borrow().as_ref().map(Delivery::keep_alive_every);
+                let every = lease.map_or(stall, |lease| lease.min(stall));
+                let (timer, since) = (Box::pin(sleep(every)), Instant::now());
+                none.insert(Box::new(Blocked { timer, every, since, _share: share }))
+            }
+        };
         while blocked.timer.as_mut().poll(cx).is_ready() {
             if blocked.since.elapsed() >= stall {
                 state.broken.set(true);
@@ -182,6 +257,22 @@ impl TrackedIo {
             blocked.timer.as_mut().reset(next.min(blocked.since + stall).max(Instant::now()));
         }
         Poll::Pending
+    }
+
+    /// Bytes came. Whether they are of a head that takes too long: the dispatcher sees to the first one of a
+    /// connection, and to none that follows. (A head that stops altogether ends with the idle connection.)
+    fn is_slow_head(&mut self) -> bool {
+        let (serving, turn) = (self.state.serving.get(), self.state.turn.get());
+        match self.head {
+            // Records of TLS come without a head as well.
+            Some((began, since)) if serving == 0 && began == turn && !self.encrypted => {
+                since.elapsed() > self.times.head
+            }
+            Some(_) | None => {
+                self.head = (serving == 0).then(|| (turn, Instant::now()));
+                false
+            }
+        }
     }
 
     fn wrote(
@@ -230,7 +321,12 @@ impl AsyncRead for TrackedIo {
                 self.state.ended.set(true);
             }
             Poll::Ready(Err(_)) => self.broke(),
-            Poll::Ready(Ok(())) | Poll::Pending => {}
+            Poll::Ready(Ok(())) => {
+                if self.is_slow_head() {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+            Poll::Pending => {}
         }
         read
     }

@@ -9,7 +9,7 @@ use actix_web::{
         StatusCode,
         header::{
             ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName,
-            HeaderValue, WWW_AUTHENTICATE,
+            HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
         },
     },
     web::{Data, Payload},
@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
+    burden::Share,
     credentials::{self, Vigil},
     io::Connection,
     origin,
@@ -38,6 +39,8 @@ static METHOD: HeaderName = HeaderName::from_static("mcp-method");
 static NAME: HeaderName = HeaderName::from_static("mcp-name");
 static SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Bodies up to this size burden nobody, bytes.
+const SMALL: usize = 16 * 1024;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A request that HTTP refuses before the protocol sees it.
@@ -56,6 +59,7 @@ fn refusal(status: StatusCode, text: impl Into<String>) -> Refusal {
         StatusCode::UNSUPPORTED_MEDIA_TYPE => Some(Reason::ContentType),
         StatusCode::PAYLOAD_TOO_LARGE => Some(Reason::BodyTooLarge),
         StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT => Some(Reason::BodyIncomplete),
+        StatusCode::SERVICE_UNAVAILABLE => Some(Reason::Memory),
         _ => None,
     };
     Refusal { status, text: text.into(), reason, header: None }
@@ -67,7 +71,8 @@ impl Refusal {
             metrics.refusal(reason);
         }
         tracing::info!(http.status = self.status.as_u16(), "request refused");
-        let error = json!({ "code": -32600, "message": self.text });
+        let code = if self.status.is_server_error() { -32603 } else { -32600 };
+        let error = json!({ "code": code, "message": self.text });
         let body = json!({ "jsonrpc": "2.0", "error": error }).to_string();
         let mut builder = answer(self.status);
         if let Some(header) = self.header {
@@ -100,7 +105,8 @@ async fn handle(
     payload: Payload,
     state: &HttpState,
 ) -> Result<HttpResponse, Refusal> {
-    let headers = request.headers();
+    let (headers, connection) = (request.headers(), connection(request)?);
+    let serving = connection.serve();
     origin::check(headers, &state.config).map_err(|(reason, text)| Refusal {
         status: StatusCode::FORBIDDEN,
         text,
@@ -110,7 +116,7 @@ async fn handle(
     let admitted = credentials::admit(headers, state).await?;
     check_content_type(headers)?;
     let accepted = Accepted::read(headers)?;
-    let body = read(headers, payload, &state.config).await?;
+    let (body, share) = read(headers, &connection, payload, &state.config).await?;
     let others = |name: &str| Field::read(headers.get_all(name).map(HeaderValue::as_bytes));
     let read = protocol_headers(headers, &admitted.principal, &others);
     let finished = match state.mcp.receive(&read, &body) {
@@ -132,8 +138,8 @@ async fn handle(
                 None
             };
             if accepted == Accepted::Stream && call.may_wait() {
-                let connection = connection(request)?;
-                match sse::begin(*call, state.config.keep_alive, connection, vigil).await {
+                let held = (serving, share);
+                match sse::begin(*call, state.config.keep_alive, connection, held, vigil).await {
                     Ok(stream) => return Ok(stream_of(stream)),
                     Err(finished) => return finish(request, finished),
                 }
@@ -153,6 +159,7 @@ async fn handle(
                     return Ok(stream_of(sse::Feed::new(
                         subscription,
                         state.config.keep_alive,
+                        serving,
                         vigil,
                     )));
                 }
@@ -167,6 +174,9 @@ async fn handle(
 fn answer(status: StatusCode) -> HttpResponseBuilder {
     let mut builder = HttpResponse::build(status);
     builder.insert_header((CONTENT_TYPE, JSON));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        builder.insert_header((RETRY_AFTER, "1"));
+    }
     builder
 }
 
@@ -286,15 +296,24 @@ impl Accepted {
     }
 }
 
+/// The body, and its share of what the process may hold.
 async fn read(
     headers: &HeaderMap,
+    connection: &Connection,
     mut payload: Payload,
     config: &HttpConfig,
-) -> Result<Bytes, Refusal> {
+) -> Result<(Bytes, Shares), Refusal> {
     let limit = config.body_limit;
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: usize| length > limit) {
         return Err(too_large(limit));
+    }
+    // What is announced is held from the beginning, the rest as it comes. Small ones are not counted: the
+    // number of connections bounds them, and slow uploads of others keep nobody from sending a letter.
+    let mut shares = Shares::default();
+    let (announced, mut counted) = (length.unwrap_or_default(), length.is_some());
+    if announced > SMALL {
+        shares.hold(connection, announced)?;
     }
     let mut body = Partial::None;
     let mut collect = poll_fn(|cx| {
@@ -309,6 +328,11 @@ async fn read(
                 Poll::Ready(Some(Ok(chunk))) => {
                     if body.len() + chunk.len() > limit {
                         return Poll::Ready(Err(too_large(limit)));
+                    }
+                    if !counted && body.len() + chunk.len() > SMALL {
+                        // It does not say how long it will be.
+                        shares.hold(connection, limit)?;
+                        counted = true;
                     }
                     body.push(chunk);
                 }
@@ -327,7 +351,24 @@ async fn read(
             done?;
         }
     }
-    Ok(body.whole())
+    Ok((body.whole(), shares))
+}
+
+/// What a request holds.
+#[derive(Default)]
+pub(super) struct Shares(Vec<Share>);
+
+impl Shares {
+    fn hold(&mut self, connection: &Connection, bytes: usize) -> Result<(), Refusal> {
+        if bytes > 0 {
+            let share = connection.hold(bytes).ok_or_else(|| {
+                let why = "this server holds as many requests as it may; nothing was done. Try again in a second";
+                refusal(StatusCode::SERVICE_UNAVAILABLE, why)
+            })?;
+            self.0.push(share);
+        }
+        Ok(())
+    }
 }
 
 fn too_large(limit: usize) -> Refusal {

@@ -6,6 +6,7 @@
 //!
 //! Not here: anything of the protocol beyond media types and status codes.
 
+mod burden;
 mod credentials;
 mod io;
 mod mcp_endpoint;
@@ -39,7 +40,12 @@ use actix_web::{
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use self::{io::TrackedIo, stop::Connections, wire::Wire};
+use self::{
+    burden::Burden,
+    io::{Times, TrackedIo},
+    stop::Connections,
+    wire::Wire,
+};
 pub use self::{
     state::{HttpConfig, HttpState},
     stop::Stopper,
@@ -112,7 +118,8 @@ pub fn serve(
         .max_concurrent_connections(config.max_connections)
         .shutdown_timeout(1)
         .disable_signals();
-    let connections = Connections::default();
+    let burden = Burden::new(config.memory_limit, config.stalled_limit);
+    let connections = Connections::new(burden);
     let states = PerWorker { made: Arc::default(), make: make_state };
     let public = if ops_listener.is_some() { Routes::Public } else { Routes::All };
     let public = listeners.into_iter().map(|listener| (listener, public));
@@ -138,17 +145,18 @@ pub fn serve(
                     data.insert(wire::state(io));
                 })
                 .finish(map_config(app.into_factory(), |()| AppConfig::default()));
-            let (open, stall) = (connections.clone(), config.write_stall_timeout);
+            let open = connections.clone();
             let (tls, patience) = (tls.clone(), config.client_request_timeout);
+            let times = Times { stall: config.write_stall_timeout, head: patience };
             fn_service(move |socket: TcpStream| {
-                let (place, tls) = (open.enter(), tls.clone());
+                let (place, burden, tls) = (open.enter(), open.burden.clone(), tls.clone());
                 async move {
                     // Without this an answer written in two pieces waits for a delayed ACK.
                     if let Err(error) = socket.set_nodelay(true) {
                         tracing::debug!(error = %error, "setting TCP_NODELAY failed");
                     }
                     let peer = socket.peer_addr().ok();
-                    let io = TrackedIo::new(socket, tls.is_some(), stall, place);
+                    let io = TrackedIo::new(socket, tls.is_some(), times, burden, place);
                     let wire = wire::open(io, tls.as_ref(), patience).await?;
                     Ok((wire, Protocol::Http1, peer))
                 }

@@ -21,7 +21,12 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{credentials::Vigil, io::Connection, settle::LastChunk};
+use super::{
+    credentials::Vigil,
+    io::{Connection, Serving},
+    mcp_endpoint::Shares,
+    settle::LastChunk,
+};
 use crate::mcp::{Finished, Frame, PreparedCall, Progress, Subscription};
 
 /// What a message is framed in.
@@ -33,6 +38,7 @@ pub(super) struct Call {
     connection: Rc<Connection>,
     stage: Stage,
     _vigil: Option<Vigil>,
+    _serving: Serving,
 }
 
 enum Stage {
@@ -51,6 +57,8 @@ struct Waiting {
     every: Duration,
     /// `None` until the call was seen to wait.
     timer: Option<Pin<Box<Sleep>>>,
+    /// What its request holds; by the first tick of the timer it is in the store, or let go of.
+    shares: Option<Shares>,
 }
 
 /// Begins a call that may wait. One that ends at once, without a word before its answer, needs no stream
@@ -59,6 +67,7 @@ pub(super) async fn begin(
     mut call: PreparedCall,
     every: Duration,
     connection: Rc<Connection>,
+    (serving, shares): (Serving, Shares),
     vigil: Option<Vigil>,
 ) -> Result<Call, Finished> {
     let (progress, mut messages) = (call.take_progress(), call.take_messages());
@@ -83,9 +92,10 @@ pub(super) async fn begin(
         }
     }
     let finished = finished.map(Box::new);
-    let waiting =
-        Waiting { call, finished, messages: messages.take(), progress, every, timer: None };
-    Ok(Call { connection, stage: Stage::Waiting(waiting), _vigil: vigil })
+    let messages = messages.take();
+    let shares = Some(shares);
+    let waiting = Waiting { call, finished, messages, progress, every, timer: None, shares };
+    Ok(Call { connection, stage: Stage::Waiting(waiting), _serving: serving, _vigil: vigil })
 }
 
 impl Call {
@@ -146,6 +156,7 @@ impl Waiting {
         if timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
+        self.shares = None;
         timer.as_mut().reset(Instant::now() + self.every);
         Poll::Ready(match &mut self.progress {
             None => COMMENT,
@@ -174,13 +185,20 @@ pub(super) struct Feed {
     messages: Pin<Box<dyn Stream<Item = Bytes>>>,
     every: Duration,
     timer: Pin<Box<Sleep>>,
+    _serving: Serving,
     _vigil: Option<Vigil>,
 }
 
 impl Feed {
-    pub(super) fn new(subscription: Subscription, every: Duration, vigil: Option<Vigil>) -> Self {
+    pub(super) fn new(
+        subscription: Subscription,
+        every: Duration,
+        serving: Serving,
+        vigil: Option<Vigil>,
+    ) -> Self {
         let messages = Box::pin(subscription.messages(EVENT));
-        Self { messages, every, timer: Box::pin(sleep(every)), _vigil: vigil }
+        let timer = Box::pin(sleep(every));
+        Self { messages, every, timer, _serving: serving, _vigil: vigil }
     }
 }
 

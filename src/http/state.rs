@@ -26,6 +26,10 @@ pub struct HttpConfig {
     pub client_disconnect_timeout: Duration,
     /// How long a client may take nothing of a response before it counts as gone.
     pub write_stall_timeout: Duration,
+    /// Most bytes of request bodies that the process holds.
+    pub memory_limit: usize,
+    /// Most responses that their clients don't take at once.
+    pub stalled_limit: usize,
     /// How long a stop waits for responses under way.
     pub drain_timeout: Duration,
     /// Threads that serve.
@@ -48,6 +52,8 @@ impl Default for HttpConfig {
             client_request_timeout: Duration::from_secs(5),
             client_disconnect_timeout: Duration::from_secs(1),
             write_stall_timeout: Duration::from_secs(30),
+            memory_limit: 256 * 1024 * 1024,
+            stalled_limit: 256,
             drain_timeout: Duration::from_millis(500),
             workers: 2,
             max_connections: 25_000,

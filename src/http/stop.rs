@@ -13,14 +13,23 @@ use actix_server::ServerHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::burden::Burden;
+
 /// The open connections of a server.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Connections {
+    /// What they hold.
+    pub(super) burden: Burden,
     open: Arc<AtomicUsize>,
     drain: CancellationToken,
 }
 
 impl Connections {
+    /// None yet.
+    pub(super) fn new(burden: Burden) -> Self {
+        Self { burden, open: Arc::default(), drain: CancellationToken::new() }
+    }
+
     /// Counts one, until the place is dropped.
     pub(super) fn enter(&self) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);

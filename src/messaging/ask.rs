@@ -111,7 +111,7 @@ impl MessagingService {
         let deadline = Instant::now() + wait;
         let inbox = context.own(&request.sender)?;
         let keyed = request.idempotency_key.is_some();
-        let message = NewMessage {
+        let mut message = NewMessage {
             id: MessageId::new(),
             sender: inbox.clone(),
             verified: context.principal.grant().is_some(),
@@ -123,6 +123,7 @@ impl MessagingService {
             wait: (!wait.is_zero()).then_some(wait),
             trace: trace_of(context.trace),
         };
+        let running = self.waiters.run(&context.stop).await?;
         let _place = self.waiters.enter()?;
         // Watch before asking: the answer may come at once.
         let mut wakeups = self.queue.watch(Topic::Reply(inbox.clone(), message.id)).await?;
@@ -147,6 +148,8 @@ impl MessagingService {
                 return Err(error);
             }
         };
+        drop(running);
+        message.text = String::new(); // not to be held by everybody who waits
         let mut look = matches!(sent.status, SentStatus::Duplicate(_));
         if sent.id != message.id {
             open.wait = sent.id;

@@ -16,7 +16,7 @@ impl MessagingService {
     /// Records a client in the directory. Answers what its inbox holds.
     ///
     /// # Errors
-    /// [`MessagingError::Queue`].
+    /// [`MessagingError::Overloaded`] or [`MessagingError::Queue`].
     pub async fn check_in(
         &self,
         client: &ClientId,
@@ -24,6 +24,7 @@ impl MessagingService {
         context: &CallContext,
     ) -> Result<(Duration, Peek), MessagingError> {
         let inbox = context.own(client)?;
+        let _place = self.waiters.run(&context.stop).await?;
         self.queue.check_in(&inbox, profile, self.rules.presence).await?;
         audit::own("check_in", &inbox);
         Ok((self.rules.presence, self.queue.peek(&inbox).await?))
@@ -32,13 +33,14 @@ impl MessagingService {
     /// What waits in an inbox, as much as one fetch would bring. Nothing is taken by it.
     ///
     /// # Errors
-    /// [`MessagingError::Queue`].
+    /// [`MessagingError::Overloaded`] or [`MessagingError::Queue`].
     pub async fn browse(
         &self,
         client: &ClientId,
         context: &CallContext,
     ) -> Result<Browsed, MessagingError> {
         let (inbox, rules) = (context.own(client)?, &self.rules);
+        let _place = self.waiters.run(&context.stop).await?;
         let found = self.queue.browse(&inbox, rules.fetch_messages, rules.fetch_bytes).await?;
         audit::own("look", &inbox);
         Ok(found)
@@ -47,12 +49,13 @@ impl MessagingService {
     /// A page of the directory of the caller's team.
     ///
     /// # Errors
-    /// [`MessagingError::Queue`].
+    /// [`MessagingError::Overloaded`] or [`MessagingError::Queue`].
     pub async fn clients(
         &self,
         query: &ClientQuery,
         context: &CallContext,
     ) -> Result<ClientPage, MessagingError> {
+        let _place = self.waiters.run(&context.stop).await?;
         Ok(self.queue.clients(context.tenant(), query).await?)
     }
 
@@ -78,7 +81,7 @@ impl MessagingService {
     /// message that the ledger does not know is left out.
     ///
     /// # Errors
-    /// [`MessagingError::Queue`].
+    /// [`MessagingError::Overloaded`] or [`MessagingError::Queue`].
     pub async fn status(
         &self,
         sender: &ClientId,
@@ -86,6 +89,7 @@ impl MessagingService {
         context: &CallContext,
     ) -> Result<Vec<LedgerEntry>, MessagingError> {
         let sender = context.own(sender)?;
+        let _place = self.waiters.run(&context.stop).await?;
         let mut entries = self.queue.ledger(&sender).await?;
         audit::own("ask_status", &sender);
         if !ids.is_empty() {
@@ -97,8 +101,9 @@ impl MessagingService {
     /// Inboxes of the caller's team that hold messages or wait.
     ///
     /// # Errors
-    /// [`MessagingError::Queue`].
+    /// [`MessagingError::Overloaded`] or [`MessagingError::Queue`].
     pub async fn inboxes(&self, context: &CallContext) -> Result<Vec<InboxStat>, MessagingError> {
+        let _place = self.waiters.run(&context.stop).await?;
         Ok(self.queue.inboxes(context.tenant(), self.rules.listed_inboxes).await?)
     }
 }

@@ -84,6 +84,17 @@ pub enum MessagingError {
         /// The limit.
         waiters: usize,
     },
+    /// The replica runs as many calls as it may.
+    #[error(
+        "this server runs {calls} calls at once, which is its limit; nothing was done. Try again in {} s",
+        .retry_after.as_secs()
+    )]
+    Overloaded {
+        /// The limit.
+        calls: usize,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// Same key, other message.
     #[error(
         "idempotency_key was used for another message ({first}); nothing was sent. \
@@ -139,6 +150,7 @@ impl MessagingError {
             Self::InboxFull { .. } => Refusal::InboxFull,
             Self::TooManyWaits { .. } => Refusal::TooManyWaits,
             Self::ReplicaBusy { .. } => Refusal::ReplicaBusy,
+            Self::Overloaded { .. } => Refusal::Overloaded,
             Self::IdempotencyConflict { .. } => Refusal::IdempotencyConflict,
             Self::InvalidReceipt => Refusal::InvalidReceipt,
             Self::ForeignReceipt => Refusal::ForeignReceipt,

@@ -9,6 +9,7 @@ use super::{
     CallContext, Delivery, MessagingError, MessagingService, audit,
     delivery::{Claim, Settler},
     receipt::Receipt,
+    waiters::Place,
     waiting::Ended,
 };
 use crate::{
@@ -147,6 +148,7 @@ impl MessagingService {
     ) -> Result<Received, MessagingError> {
         self.check_wait("wait_seconds", request.wait)?;
         let inbox = context.own(&request.client)?;
+        let running = self.waiters.run(&context.stop).await?;
         let acknowledged = match &request.receipt {
             Some(text) => {
                 let receipt = Receipt::decode(text, &inbox)?;
@@ -156,7 +158,7 @@ impl MessagingService {
             }
             None => 0,
         };
-        let mut received = self.take(&request, &inbox, context).await?;
+        let mut received = self.take(&request, &inbox, running, context).await?;
         received.acknowledged = acknowledged;
         Ok(received)
     }
@@ -165,8 +167,10 @@ impl MessagingService {
         &self,
         request: &ReceiveRequest,
         inbox: &Inbox,
+        running: Place,
         context: &CallContext,
     ) -> Result<Received, MessagingError> {
+        let mut running = Some(running);
         let waits = !request.wait.is_zero();
         let deadline = Instant::now() + request.wait;
         let patience = deadline.max(Instant::now() + PATIENCE);
@@ -187,6 +191,7 @@ impl MessagingService {
         loop {
             waiting.remaining = deadline.saturating_duration_since(Instant::now());
             let looked = self.look(request, inbox, waits.then_some(&waiting), context).await?;
+            drop(running.take()); // by now it has its answer, or it waits
             let woken = !std::mem::take(&mut waiting.first);
             let Some((guard, fetched, given_up)) = looked else { continue };
             let mut received = Received {

@@ -98,6 +98,7 @@ impl MessagingService {
         }
         let ttl = self.life(request.ttl)?;
         let sender = context.own(&request.sender)?;
+        let _place = self.waiters.run(&context.stop).await?;
         let key = request.idempotency_key.map(|text| IdempotencyKey::new(&sender, &text));
         let verified = context.principal.grant().is_some();
         let sends = request.parcels.into_iter().map(|parcel| {

@@ -108,7 +108,7 @@ pub enum ResourceError {
     )]
     Foreign,
     /// As many wait as may.
-    #[error("this server holds as many waiting calls as it may; try again in a few seconds")]
+    #[error("this server has as many calls as it may; try again in a few seconds")]
     Busy,
     /// The store is not there.
     #[error("the message store does not answer; try again")]
@@ -174,7 +174,9 @@ fn markdown(uri: &str, text: &str) -> Vec<Value> {
 fn sorted(error: MessagingError) -> ResourceError {
     let cause = match error {
         MessagingError::Queue(cause) => cause,
-        MessagingError::ReplicaBusy { .. } => return ResourceError::Busy,
+        MessagingError::ReplicaBusy { .. } | MessagingError::Overloaded { .. } => {
+            return ResourceError::Busy;
+        }
         MessagingError::ForeignClient { .. } => return ResourceError::Foreign,
         // Rules for what is sent and fetched: nothing here does.
         MessagingError::EmptyMessage

@@ -67,6 +67,8 @@ closed_set! {
         TooManyWaits = "too_many_waits",
         /// The replica is at `limits.replica_waiters`.
         ReplicaBusy = "replica_busy",
+        /// The replica is at `limits.replica_calls`.
+        Overloaded = "overloaded",
         /// An idempotency key that was used for another message.
         IdempotencyConflict = "idempotency_conflict",
         /// A receipt that is none.
@@ -101,6 +103,8 @@ closed_set! {
         BodyTooLarge = "body_too_large",
         /// A body that did not come to its end, or not in time.
         BodyIncomplete = "body_incomplete",
+        /// A body beyond what the process may hold, `http.memory_bytes`.
+        Memory = "memory",
     }
 }
 

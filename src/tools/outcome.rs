@@ -36,6 +36,7 @@ impl Stop {
             | MessagingError::InboxFull { .. }
             | MessagingError::TooManyWaits { .. }
             | MessagingError::ReplicaBusy { .. }
+            | MessagingError::Overloaded { .. }
             | MessagingError::IdempotencyConflict { .. }
             | MessagingError::InvalidReceipt
             | MessagingError::ForeignReceipt

@@ -75,9 +75,16 @@ impl Agent {
             .json(&request(tool, &arguments));
         let read = async {
             let text = answer.send().await?.text().await?;
-            content(&text)
+            Fallible::Ok(content(&text))
         };
-        let answer = read.await;
+        let answer = match read.await {
+            Ok(Err(error)) => {
+                self.recorder.with(|history| history.errors += 1);
+                Err(error)
+            }
+            Ok(Ok(content)) => Ok(content),
+            Err(gone) => Err(gone),
+        };
         if answer.is_err() {
             self.at = (self.at + 1) % self.replicas.len();
             sleep(PAUSE).await;
@@ -133,6 +140,7 @@ impl Agent {
         let answer = self.call("send_message_and_wait", arguments, wait).await;
         let outcome = match &answer {
             Ok(content) => match content["message_id"].as_str() {
+                Some(_) if content["unconfirmed"] == true => Outcome::Unknown,
                 Some(id) => Outcome::Acknowledged(id.to_owned()),
                 None => Outcome::Refused,
             },
@@ -223,6 +231,10 @@ pub(crate) fn content(body: &str) -> Fallible<Value> {
 
 /// What became of one message of a send.
 fn told(result: &Value) -> Outcome {
+    // Accepted, but not yet where this level of durability wants it.
+    if result["unconfirmed"] == true {
+        return Outcome::Unknown;
+    }
     match (result["status"].as_str(), result["message_id"].as_str()) {
         (Some("queued" | "replied" | "duplicate"), Some(id)) => {
             Outcome::Acknowledged(id.to_owned())

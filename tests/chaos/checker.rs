@@ -34,6 +34,8 @@ pub(crate) struct Verdict {
     pub reordered: u64,
     /// Answers that ended another question's wait.
     pub wrong_answers: u64,
+    /// Calls that the server answered with an error of its own.
+    pub errors: u64,
     /// Longest time under load without a single acceptance.
     pub unavailable: Micros,
     /// From the sender's call to the answer in the hands of one who waited already. Sorted.
@@ -51,6 +53,7 @@ pub(crate) fn check(history: &History) -> Verdict {
         attempts: sent.len() as u64,
         reordered: reordered(&sent, &history.batches),
         wrong_answers: history.wrong_answers,
+        errors: history.errors,
         unavailable: unavailable(history),
         wake_ups: wake_ups(&sent, &history.batches),
         ..Verdict::default()

@@ -9,6 +9,7 @@ use crate::{
     Outcome,
     proxy::Way,
     site::{Running, Site},
+    upgrade,
 };
 
 /// One kind of trouble.
@@ -44,6 +45,8 @@ pub(crate) enum Fault {
     Failover(Failover),
     /// Slots of a cluster move.
     Migrate,
+    /// Another version of the functions comes, and replicas are restarted; in both orders, once.
+    Upgrade,
 }
 
 /// How a primary ends its rule.
@@ -73,7 +76,7 @@ impl Fault {
         let end = Instant::now() + lasting;
         while Instant::now() < end {
             self.once(site, chance).await?;
-            if self == Self::Partition {
+            if matches!(self, Self::Partition | Self::Upgrade) {
                 break;
             }
         }
@@ -171,6 +174,7 @@ impl Fault {
                 cluster.migrate(chance).await?;
                 sleep(within(chance, 5..50)).await;
             }
+            Self::Upgrade => upgrade::roll(site, chance).await?,
         }
         Ok(())
     }

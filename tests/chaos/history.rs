@@ -58,6 +58,8 @@ pub(crate) struct History {
     pub expired: Vec<String>,
     /// Answers that did not belong to the question of the wait that they ended.
     pub wrong_answers: u64,
+    /// Answers of the server that said that it failed.
+    pub errors: u64,
     /// Load was offered from here to there.
     pub load: (Micros, Micros),
 }

@@ -32,13 +32,15 @@ mod run;
 mod sabotage;
 mod sentinel;
 mod site;
+mod strain;
+mod upgrade;
 
 use std::{process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use self::{options::Options, report::RowReport, rows::Row};
+use self::{options::Options, report::RowReport, rows::Row, strain::Size};
 
 /// Whatever keeps a run from being one ends it with one line.
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -59,10 +61,13 @@ fn main() -> ExitCode {
 
 /// Runs what was asked for. `true`: every bar is met.
 async fn all(options: &Options) -> Outcome<bool> {
-    let rows = options.rows()?;
+    let (rows, strains) = (options.rows()?, options.strains());
     if options.list {
         for row in rows {
-            println!("{:<22} {}", row.name, row.what);
+            println!("{:<28} {}", row.name, row.what);
+        }
+        for strain in strains {
+            println!("{:<28} {}", strain.name, strain.what);
         }
         return Ok(true);
     }
@@ -101,11 +106,49 @@ async fn all(options: &Options) -> Outcome<bool> {
         report.write(&about)?;
         if report.failures().is_empty() { passed += 1 } else { failed += 1 }
     }
+    // One at a time, and nothing beside them: they measure.
+    for strain in strains {
+        let report = strain.run(&program, Size { full: options.full }).await;
+        tally(strain.name, strain.what, report, &mut passed, &mut failed)?;
+    }
+    if let Some(minutes) = options.soak_minutes {
+        tally(
+            "soak",
+            strain::SOAK,
+            strain::soak(minutes, &program).await,
+            &mut passed,
+            &mut failed,
+        )?;
+    }
     if options.write_docs {
         report::write_docs()?;
     }
     println!("\n{passed} passed, {failed} failed, 0 skipped");
     Ok(failed == 0)
+}
+
+/// Prints and keeps what a strain came to.
+fn tally(
+    name: &str,
+    what: &str,
+    ran: Outcome<strain::Report>,
+    passed: &mut u32,
+    failed: &mut u32,
+) -> Outcome<()> {
+    match ran {
+        Ok(report) => {
+            let good = report.failures().is_empty();
+            println!("{name:<28} {}", if good { "ok" } else { "FAILED" });
+            print!("{report}");
+            strain::keep(name, what, &report)?;
+            *if good { passed } else { failed } += 1;
+        }
+        Err(error) => {
+            println!("{name:<28} FAILED\n    {error}");
+            *failed += 1;
+        }
+    }
+    Ok(())
 }
 
 /// Of what a run is made.

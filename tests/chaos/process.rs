@@ -48,6 +48,10 @@ impl Process {
         Ok(Self { child })
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn has_ended(&mut self) -> bool {
         // Only a foreign wait for our child could fail.
         !matches!(self.child.try_wait(), Ok(None))

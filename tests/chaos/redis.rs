@@ -11,8 +11,14 @@ use tokio::time::{Instant, sleep};
 use crate::{
     Outcome,
     process::{self, Process},
+    replica::Memory,
     resp::{self, Value},
 };
+
+/// The server: `REDIS_SERVER` names another one, such as that of Valkey.
+pub(crate) fn program() -> PathBuf {
+    std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into()).into()
+}
 
 /// What a server has on disk when it is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +92,7 @@ impl Server {
     pub(crate) async fn restart(&mut self) -> Outcome<()> {
         self.kill();
         let log = self.dir.join("log");
-        self.process = Some(Process::start(Path::new("redis-server"), &self.arguments, &log)?);
+        self.process = Some(Process::start(&program(), &self.arguments, &log)?);
         let patience = Instant::now() + PATIENCE;
         loop {
             if resp::ask(self.port, &["PING"]).await.is_ok_and(|answer| answer.text() == "PONG") {
@@ -97,6 +103,11 @@ impl Server {
             }
             sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Memory that it holds, bytes.
+    pub(crate) fn memory(&self) -> Outcome<Memory> {
+        Memory::of(self.process.as_ref().ok_or("it does not run")?.id())
     }
 
     /// Ends it at once, as a crash would.

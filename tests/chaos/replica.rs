@@ -11,12 +11,17 @@ use tokio::time::{Instant, sleep};
 use crate::{
     Outcome,
     process::{self, Process},
+    rows::Settings,
 };
 
 /// How long a replica may take to listen, or to be ready again after a fault.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// Of a lease that nobody acknowledges: shorter than the default, so that redelivery is seen.
 pub(crate) const LEASE: Duration = Duration::from_secs(4);
+
+/// Of one that a receipt acknowledges: what was handed out in an answer that got lost must come again
+/// before a run is judged.
+const MANUAL_LEASE: Duration = Duration::from_secs(10);
 
 /// The binary under test: `MCP_MESSAGING_BIN`, or the one beside this program.
 pub(crate) fn binary() -> Outcome<PathBuf> {
@@ -35,20 +40,46 @@ pub(crate) fn binary() -> Outcome<PathBuf> {
     Ok(path)
 }
 
+/// Resident memory of a process, bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Memory {
+    pub now: u64,
+    pub most: u64,
+}
+
+impl Memory {
+    pub(crate) fn of(pid: u32) -> Outcome<Self> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().split(' ').next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+        };
+        let none = || format!("/proc/{pid}/status says nothing of memory");
+        Ok(Self { now: field("VmRSS:").ok_or_else(none)?, most: field("VmHWM:").ok_or_else(none)? })
+    }
+}
+
 /// One server process. Dropping it ends it.
 pub(crate) struct Replica {
     pub address: SocketAddr,
-    program: PathBuf,
+    pub program: PathBuf,
     redis: String,
+    settings: Settings,
     log: PathBuf,
     process: Option<Process>,
 }
 
 impl Replica {
     /// A replica on this Redis that listens.
-    pub(crate) async fn start(program: &Path, redis: String, log: PathBuf) -> Outcome<Self> {
+    pub(crate) async fn start(
+        program: &Path,
+        redis: String,
+        settings: Settings,
+        log: PathBuf,
+    ) -> Outcome<Self> {
         let address = ([127, 0, 0, 1], process::free_port()?).into();
-        let mut replica = Self { address, program: program.to_owned(), redis, log, process: None };
+        let mut replica =
+            Self { address, program: program.to_owned(), redis, settings, log, process: None };
         replica.restart().await?;
         Ok(replica)
     }
@@ -56,7 +87,7 @@ impl Replica {
     /// Starts it (again); it listens when this returns.
     pub(crate) async fn restart(&mut self) -> Outcome<()> {
         self.kill();
-        let variables = [
+        let mut variables = vec![
             ("MCP_SERVER_HOST", "127.0.0.1".to_owned()),
             ("MCP_SERVER_PORT", self.address.port().to_string()),
             ("REDIS_URL", self.redis.clone()),
@@ -64,7 +95,9 @@ impl Replica {
             ("MCP_MESSAGING__HTTP__WORKERS", "1".to_owned()),
             ("MCP_MESSAGING__LOG__FORMAT", "json".to_owned()),
             ("MCP_MESSAGING__MESSAGING__LEASE_SECONDS", LEASE.as_secs().to_string()),
+            ("MCP_MESSAGING__MESSAGING__MANUAL_LEASE_SECONDS", MANUAL_LEASE.as_secs().to_string()),
         ];
+        variables.extend(self.settings.iter().map(|&(name, value)| (name, value.to_owned())));
         self.process = Some(Process::start_with(&self.program, &[], &variables, &self.log)?);
         let patience = Instant::now() + PATIENCE;
         while self.get("/livez").await.is_none_or(|(status, _)| status != 200) {
@@ -74,6 +107,12 @@ impl Replica {
             sleep(Duration::from_millis(10)).await;
         }
         Ok(())
+    }
+
+    /// Memory that it holds now and held at most, bytes.
+    pub(crate) fn memory(&self) -> Outcome<Memory> {
+        let process = self.process.as_ref().ok_or("it does not run")?;
+        Memory::of(process.id())
     }
 
     /// Ends it at once, as a crash would.

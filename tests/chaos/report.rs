@@ -1,6 +1,9 @@
 //! Runs to rows, rows to a table, to JSON and to the documentation.
 
-use std::{fmt, fs, path::Path};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 
@@ -9,8 +12,10 @@ use crate::{
     checker::percentile,
     history::Micros,
     process::said_by,
+    redis,
     rows::{Promise, Row, rows},
     run::{self, Findings},
+    strain,
 };
 
 /// Above the rows on the terminal.
@@ -29,17 +34,19 @@ pub(crate) struct About {
 
 impl About {
     pub(crate) fn here() -> Outcome<Self> {
-        let redis = said_by("redis-server", &["--version"]);
-        let redis = redis.split_whitespace().find_map(|word| word.strip_prefix("v="));
-        let redis =
-            redis.ok_or("redis-server 7.0 or later is needed (apt-get install redis-server)")?;
+        // "Redis server v=7.0.15 sha=..."
+        let said = said_by(&redis::program().display().to_string(), &["--version"]);
+        let version = said.split_whitespace().find_map(|word| word.strip_prefix("v="));
+        let version =
+            version.ok_or("redis-server 7.0 or later is needed (apt-get install redis-server)")?;
+        let name = said.split_whitespace().next().unwrap_or_default();
         let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model =
             cpu.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
         let cores = std::thread::available_parallelism()?;
         Ok(Self {
             version: env!("CARGO_PKG_VERSION"),
-            redis: redis.to_owned(),
+            redis: format!("{name} {version}"),
             machine: format!("{cores} cores of {}", model.unwrap_or("an unknown processor")),
             kernel: said_by("uname", &["-sr"]),
             date: said_by("date", &["-u", "+%F"]),
@@ -55,7 +62,7 @@ impl About {
 impl fmt::Display for About {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { version, redis, machine, kernel, date } = self;
-        write!(f, "mcp-messaging {version}, Redis {redis}, {kernel}, {machine}, {date}")
+        write!(f, "mcp-messaging {version}, {redis}, {kernel}, {machine}, {date}")
     }
 }
 
@@ -106,6 +113,7 @@ impl RowReport {
             (&mut sum.unflagged, verdict.unflagged),
             (&mut sum.reordered, verdict.reordered),
             (&mut sum.wrong_answers, verdict.wrong_answers),
+            (&mut sum.errors, verdict.errors),
             (&mut self.sum.counts.missed_wake_ups, counts.missed_wake_ups),
             (&mut self.sum.counts.deaf, counts.deaf),
         ] {
@@ -138,6 +146,7 @@ impl RowReport {
             "duplicated_unflagged": v.unflagged,
             "reordered": v.reordered,
             "wrong_answers": v.wrong_answers,
+            "error_answers": v.errors,
             "unavailable_s": seconds(v.unavailable),
             "wake_ups": v.wake_ups.len(),
             "wake_p50_ms": millis(percentile(&v.wake_ups, 50)),
@@ -148,6 +157,7 @@ impl RowReport {
             "examples": v.examples,
             "failures": self.failures,
         });
+        fs::create_dir_all(folder())?;
         let path = folder().join(format!("{}.json", self.row.name));
         Ok(fs::write(path, serde_json::to_string_pretty(&row)?)?)
     }
@@ -194,7 +204,7 @@ fn judge(promise: Promise, Findings { verdict, counts }: &Findings) -> Vec<Strin
     let missed = zero("missed wake-ups", counts.missed_wake_ups);
     let unexpected = zero("unexpected", verdict.unexpected);
     let broken: Vec<Option<String>> = match promise {
-        Promise::Everything => vec![
+        Promise::Everything | Promise::Unnoticed => vec![
             alive,
             missed,
             unexpected,
@@ -202,8 +212,10 @@ fn judge(promise: Promise, Findings { verdict, counts }: &Findings) -> Vec<Strin
             zero("copied unmarked", verdict.unflagged),
             zero("out of order", verdict.reordered),
             zero("wrong answers", verdict.wrong_answers),
+            zero("answers with an error", verdict.errors).filter(|_| promise == Promise::Unnoticed),
         ],
         Promise::Measured => vec![alive, missed, unexpected],
+        Promise::Kept => vec![alive, missed, unexpected, zero("lost", verdict.lost)],
         Promise::Broken(sabotage) => {
             let unnoticed = sabotage.unnoticed(verdict, counts.missed_wake_ups);
             vec![alive, unnoticed.map(|what| format!("the sabotage was not found: {what}"))]
@@ -215,7 +227,9 @@ fn judge(promise: Promise, Findings { verdict, counts }: &Findings) -> Vec<Strin
 fn promise(promise: Promise) -> &'static str {
     match promise {
         Promise::Everything => "everything",
+        Promise::Unnoticed => "everything, and no errors",
         Promise::Measured => "measured",
+        Promise::Kept => "what was acknowledged is kept",
         Promise::Broken(_) => "broken on purpose",
     }
 }
@@ -229,8 +243,13 @@ fn seconds(micros: Micros) -> f64 {
     millis(micros) / 1000.0
 }
 
-fn folder() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/chaos"))
+/// Where results are kept: those of another server than Redis by themselves.
+pub(crate) fn folder() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/chaos");
+    match redis::program().file_name().and_then(|name| name.to_str()) {
+        Some("redis-server") | None => folder,
+        Some(other) => folder.join(other),
+    }
 }
 
 /// Puts the rows that were run into docs/reliability.md.
@@ -257,13 +276,22 @@ pub(crate) fn write_docs() -> Outcome<()> {
     let (version, redis) = (word("version"), word("redis"));
     let (kernel, machine, date) = (word("kernel"), word("machine"), word("date"));
     let text = format!(
-        "mcp-messaging {version}, Redis {redis}, {kernel}, {machine}, {date}.\n\n\
+        "mcp-messaging {version}, {redis}, {kernel}, {machine}, {date}.\n\n\
          | Fault | Seeds | Sent | Acknowledged | Lost | Unexpected | Copies: marked, unmarked | Out of order | \
          Recovered | Longest gap | Wake-up p50, p99, max | Missed |\n|-|-|-|-|-|-|-|-|-|-|-|-|\n{table}"
     );
+    if !redis.starts_with("Redis ") {
+        return write_between("<!-- measured: valkey -->\n", &text);
+    }
+    write_between("<!-- measured -->\n", &text)?;
+    write_between("<!-- measured: load -->\n", &strain::table()?)
+}
+
+/// Puts a text into docs/reliability.md, after this mark.
+fn write_between(begin: &str, text: &str) -> Outcome<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reliability.md");
     let document = fs::read_to_string(&path)?;
-    let (begin, end) = ("<!-- measured -->\n", "<!-- end -->");
+    let end = "<!-- end -->";
     let parts = document.split_once(begin).and_then(|(before, rest)| {
         let (_old, after) = rest.split_once(end)?;
         Some((before, after))
@@ -288,7 +316,9 @@ fn line(row: &Row, json: &Value) -> String {
     let seeds = json["seeds"].as_array().map_or(0, Vec::len);
     let kind = match row.promise {
         Promise::Everything => "",
+        Promise::Unnoticed => " (and no call was answered with an error)",
         Promise::Measured => " (no promise)",
+        Promise::Kept => " (promised: none lost)",
         Promise::Broken(_) => " (sabotage: must be found)",
     };
     let wakes = ["wake_p50_ms", "wake_p99_ms", "wake_max_ms"].map(time).join(", ");

@@ -16,9 +16,13 @@ use crate::{
 pub(crate) enum Promise {
     /// Nothing is lost, made up, out of order or copied unmarked, and no wake-up is missed.
     Everything,
+    /// `Everything`, and no call is answered with an error.
+    Unnoticed,
     /// What the store forgot is gone, and so is what it knew of copies: these are measured. Nothing is
     /// made up, and no wake-up is missed.
     Measured,
+    /// As `Measured`, but nothing that was acknowledged is lost.
+    Kept,
     /// This is broken on purpose: it must be found.
     Broken(Sabotage),
 }
@@ -36,7 +40,19 @@ pub(crate) struct Row {
     pub short: bool,
     /// How long the fault strikes.
     pub lasting: Duration,
+    /// How the replicas differ from their defaults.
+    pub settings: Settings,
 }
+
+/// Variables of the environment.
+pub(crate) type Settings = &'static [(&'static str, &'static str)];
+
+/// A send is answered when one replica of Redis has it, or all of two.
+const CONFIRMED: Settings = &[("MCP_MESSAGING__REDIS__DURABILITY", "replicated")];
+const CONFIRMED_BY_TWO: Settings = &[
+    ("MCP_MESSAGING__REDIS__DURABILITY", "replicated"),
+    ("MCP_MESSAGING__REDIS__CONFIRM_REPLICAS", "2"),
+];
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -58,9 +74,11 @@ pub(crate) fn rows() -> Vec<Row> {
         promise: Promise::Everything,
         short: false,
         lasting: secs(10),
+        settings: &[],
     };
     let turn = |to_redis, to_replica, seconds| Fault::Turn(to_redis, to_replica, secs(seconds));
     let short = |row: Row| Row { short: true, ..row };
+    let kept = |settings, row: Row| Row { promise: Promise::Kept, settings, ..row };
     let measured = |row: Row| Row { promise: Promise::Measured, ..row };
     let pair = |safe| Store::Pair { safe };
     let failover = |name, what, store, how| measured(row(name, what, store, Fault::Failover(how)));
@@ -173,6 +191,15 @@ pub(crate) fn rows() -> Vec<Row> {
             NOTHING,
             Fault::FlushFunctions,
         ),
+        Row {
+            promise: Promise::Unnoticed,
+            ..short(row(
+                "upgrade",
+                "the function library of an older and a newer version, replicas restarted, `migrate` twice at once",
+                NOTHING,
+                Fault::Upgrade,
+            ))
+        },
         row("out-of-memory", "Redis out of memory (`noeviction`)", NOTHING, Fault::OutOfMemory),
         measured(row(
             "partition",
@@ -186,7 +213,25 @@ pub(crate) fn rows() -> Vec<Row> {
             pair(true),
             Fault::Partition,
         )),
+        kept(
+            CONFIRMED,
+            row(
+                "partition-replicated",
+                "the same with `redis.durability = replicated`",
+                pair(false),
+                Fault::Partition,
+            ),
+        ),
         failover("sentinel-kill", "Sentinel: the primary killed", Store::Sentinel, Failover::Kill),
+        kept(
+            CONFIRMED_BY_TWO,
+            failover(
+                "sentinel-kill-replicated",
+                "the same with `redis.durability = replicated`, both replicas",
+                Store::Sentinel,
+                Failover::Kill,
+            ),
+        ),
         failover(
             "sentinel-hang",
             "Sentinel: the primary hangs (SIGSTOP)",
@@ -199,6 +244,15 @@ pub(crate) fn rows() -> Vec<Row> {
             Store::Sentinel,
             Failover::Ask,
         ),
+        kept(
+            CONFIRMED_BY_TWO,
+            failover(
+                "sentinel-graceful-replicated",
+                "the same with `redis.durability = replicated`, both replicas",
+                Store::Sentinel,
+                Failover::Ask,
+            ),
+        ),
         row("cluster-calm", "Cluster: no fault", Store::Cluster, Fault::Calm),
         row(
             "cluster-migrate",
@@ -207,6 +261,15 @@ pub(crate) fn rows() -> Vec<Row> {
             Fault::Migrate,
         ),
         failover("cluster-kill", "Cluster: a primary killed", Store::Cluster, Failover::Kill),
+        kept(
+            CONFIRMED,
+            failover(
+                "cluster-kill-replicated",
+                "the same with `redis.durability = replicated`",
+                Store::Cluster,
+                Failover::Kill,
+            ),
+        ),
         failover(
             "cluster-hang",
             "Cluster: a primary hangs (SIGSTOP)",

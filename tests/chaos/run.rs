@@ -59,10 +59,11 @@ pub(crate) async fn run(row: &Row, seed: u64, program: &Path) -> Outcome<Finding
     let mut chance = StdRng::seed_from_u64(seed);
     let sabotage = match row.promise {
         Promise::Broken(sabotage) => Some(sabotage),
-        Promise::Everything | Promise::Measured => None,
+        Promise::Everything | Promise::Unnoticed | Promise::Measured | Promise::Kept => None,
     };
     let dir = dir(row.name, seed);
-    let mut site = Site::start(&dir, program, row.store, sabotage, &mut chance).await?;
+    let mut site =
+        Site::start(&dir, program, row.store, row.settings, sabotage, &mut chance).await?;
     let recorder = Recorder::new();
     let mut load = Load::begin(row.crew, site.addresses(), &recorder, seed);
     let (stop, stopped) = watch::channel(());
@@ -75,7 +76,7 @@ pub(crate) async fn run(row: &Row, seed: u64, program: &Path) -> Outcome<Finding
 
     let patience = Instant::now()
         + match row.promise {
-            Promise::Everything => PATIENCE,
+            Promise::Everything | Promise::Unnoticed | Promise::Kept => PATIENCE,
             Promise::Measured => PATIENCE / 2,
             Promise::Broken(_) => LITTLE_PATIENCE,
         };
@@ -90,7 +91,7 @@ pub(crate) async fn run(row: &Row, seed: u64, program: &Path) -> Outcome<Finding
     let counts = counting.await?;
     match sent {
         Ok(sent) => sent?,
-        Err(_elapsed) if row.promise == Promise::Everything => {
+        Err(_elapsed) if matches!(row.promise, Promise::Everything | Promise::Unnoticed) => {
             return Err("senders still have no answer".into());
         }
         Err(_elapsed) => {}

@@ -17,7 +17,8 @@ pub(crate) enum Sabotage {
     EarlyAck,
 }
 
-const LIBRARY: &str = include_str!("../../migrations/functions/mb1.lua");
+/// The product's own library.
+pub(crate) const LIBRARY: &str = include_str!("../../migrations/functions/mb1.lua");
 
 const POP: &str = "
 local function popping(keys, a)

@@ -15,6 +15,7 @@ use crate::{
     proxy::{Proxy, Way},
     redis::{Keeps, Server},
     replica::Replica,
+    rows::Settings,
     sabotage::Sabotage,
     sentinel::Sentinel,
 };
@@ -57,6 +58,7 @@ impl Site {
         dir: &Path,
         program: &Path,
         store: Store,
+        settings: Settings,
         sabotage: Option<Sabotage>,
         chance: &mut StdRng,
     ) -> Outcome<Self> {
@@ -90,7 +92,7 @@ impl Site {
                 Running::Cluster(cluster) => cluster.url(),
             };
             let log = dir.join(format!("replica-{number}.log"));
-            replicas.push(Replica::start(program, url, log).await?);
+            replicas.push(Replica::start(program, url, settings, log).await?);
         }
         let site = Self { store, proxies, replicas };
         site.ready().await?;

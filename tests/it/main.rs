@@ -20,6 +20,7 @@ mod listen;
 mod listeners;
 mod metrics;
 mod offers;
+mod overload;
 mod queue_contract;
 mod queue_model;
 mod replicas;

@@ -30,6 +30,11 @@ pub(crate) struct RedisServer {
     process: Option<Child>,
 }
 
+/// The server: `REDIS_SERVER` names another one, such as that of Valkey.
+fn program() -> std::ffi::OsString {
+    std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
 /// An answer in the Redis protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reply {
@@ -74,7 +79,7 @@ impl RedisServer {
             Persistence::None => "no",
             Persistence::AppendOnly => "yes",
         };
-        let spawned = Command::new("redis-server")
+        let spawned = Command::new(program())
             .args(["--port", &self.port_word, "--bind", "127.0.0.1", "--save", ""])
             .args(["--appendonly", append, "--appendfsync", "always", "--dir"])
             .arg(self.dir.path())
