@@ -25,6 +25,7 @@ mod operation;
 mod progress;
 mod result;
 mod revision;
+mod select;
 mod server;
 
 pub use call::{Batch, Finished, Frame, PreparedCall};
