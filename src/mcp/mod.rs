@@ -27,6 +27,7 @@ mod result;
 mod revision;
 mod select;
 mod server;
+mod task;
 
 pub use call::{Batch, Finished, Frame, PreparedCall};
 pub use error::McpError;

@@ -56,6 +56,7 @@ pub(super) fn select(
             headers.check_method(&request.method)?;
             match method.mirrored() {
                 Some(Named::Name) => headers.check_name("name", &request.params.name()?)?,
+                Some(Named::Task) => headers.check_name("taskId", &request.params.task_id()?)?,
                 Some(Named::Uri) => headers.check_name("uri", &request.params.uri()?)?,
                 None => {}
             }

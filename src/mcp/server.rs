@@ -26,6 +26,7 @@ use super::{
     result::{self, Freshness, Writer},
     revision::{Era, Revision},
     select::{notified, select},
+    task::{self, Inquiry},
 };
 use crate::{
     dialogue::{self, AskError, RequestKey},
@@ -290,6 +291,9 @@ impl McpServer {
             tenant: self.parts.tenant.clone(),
             stop: self.parts.stop.clone(),
             trace: meta.trace(headers),
+            takes_tasks: era == Era::Modern
+                && offer.tasks.is_some()
+                && meta.declares(task::EXTENSION),
             ..CallContext::default()
         };
         let plain =
@@ -335,7 +339,22 @@ impl McpServer {
                 })
             }
             Method::Listen => {
-                Ok(Sorted::Listen { wanted: params.notifications()?, context: context() })
+                let (wanted, context) = (params.notifications()?, context());
+                // "For non-declaring clients requesting task notifications", where there are tasks at all.
+                if !wanted.tasks.is_empty() && offer.tasks.is_some() && !context.takes_tasks {
+                    return Err(McpError::MissingExtension(task::EXTENSION));
+                }
+                Ok(Sorted::Listen { wanted, context })
+            }
+            Method::TasksGet | Method::TasksUpdate | Method::TasksCancel => {
+                let tasks = offer.tasks.as_ref().ok_or(McpError::MethodNotFound)?;
+                let context = context();
+                if !context.takes_tasks {
+                    return Err(McpError::MissingExtension(task::EXTENSION));
+                }
+                let inquiry = Inquiry::of(method, params)?;
+                let work = Work::Task(Arc::clone(tasks), params.task_id()?.into(), inquiry);
+                Ok(Sorted::Work { work, waits: false, context, messages: None })
             }
             Method::ToolsList => list(&lists.tools),
             Method::ResourcesList => list(&lists.resources),

@@ -65,6 +65,8 @@ pub struct CallContext {
     pub trace: Option<TraceParent>,
     /// The client, for what converses with it. The mailbox does not.
     pub exchange: Option<Arc<dyn Exchange>>,
+    /// The client of this very request takes a task for an answer: a handle by which it asks later.
+    pub takes_tasks: bool,
 }
 
 impl CallContext {

@@ -22,6 +22,7 @@ mod send_message;
 mod send_message_and_wait;
 mod send_message_without_waiting;
 mod send_results;
+mod task;
 mod views;
 
 use std::sync::Arc;
@@ -34,6 +35,9 @@ use crate::{
     messaging::{CallContext, Delivery, MessagingService},
     telemetry::Refusal,
 };
+
+pub(crate) use rfc3339::rfc3339;
+pub use task::{Task, TaskError, TaskState, Tasks};
 
 /// The arguments of a call, as sent. Unknown ones are ignored.
 pub type Arguments = Map<String, Value>;
@@ -90,6 +94,9 @@ pub struct ToolOutcome {
     pub store_failed: bool,
     /// Why it was refused before the mailbox saw it.
     pub refusal: Option<Refusal>,
+    /// The call is answered later: its client gets this handle, and nothing else of the outcome. Only where
+    /// [`CallContext::takes_tasks`] says that it may.
+    pub task: Option<Box<Task>>,
 }
 
 /// A call came to nothing, and its model cannot mend it.
@@ -101,6 +108,9 @@ pub enum ToolError {
     /// It needs this capability of the client, which did not declare it.
     #[error("the client must have the capability {0:?}")]
     MissingCapability(&'static str),
+    /// It can only be answered later, and its client does not know the tasks extension.
+    #[error("the client must know the tasks extension")]
+    NeedsTask,
     /// What the client itself brought (not the model) is wrong.
     #[error("{0}")]
     Invalid(&'static str),

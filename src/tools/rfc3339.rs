@@ -1,7 +1,7 @@
 //! Times for programs.
 
 /// Milliseconds since the Unix epoch as `2026-01-31T12:34:56.789Z`.
-pub(super) fn rfc3339(unix_ms: u64) -> String {
+pub(crate) fn rfc3339(unix_ms: u64) -> String {
     let (seconds, ms) = (unix_ms / 1000, unix_ms % 1000);
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
