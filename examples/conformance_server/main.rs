@@ -77,6 +77,7 @@ fn unused_mailbox(metrics: &Arc<Metrics>) -> MessagingService {
         default_wait: no_time,
         lease: no_time,
         manual_lease: no_time,
+        task_hold: no_time,
         fetch_messages: 0,
         fetch_bytes: 0,
         presence: no_time,

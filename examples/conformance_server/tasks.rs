@@ -231,14 +231,12 @@ impl Tool for Named {
             return Err(ToolError::NeedsTask);
         }
         let client = context.exchange.as_deref().ok_or(ToolError::Internal)?;
-        match accepted(client, "user_name", "name", Value::is_string).and_then(Value::as_str) {
-            Some(name) => Ok(self.0.begin(of_a_second(says(format!("Hello, {name}!"))))),
-            None => {
-                let input = InputRequired::default();
-                let input = question(input, "user_name", "What is your name?", "name", "string");
-                Err(ToolError::InputRequired(Box::new(input)))
-            }
+        if let Some(Value::String(name)) = accepted(client, "user_name", "name", Value::is_string) {
+            return Ok(self.0.begin(of_a_second(says(format!("Hello, {name}!")))));
         }
+        let input = InputRequired::default();
+        let input = question(input, "user_name", "What is your name?", "name", "string");
+        Err(ToolError::InputRequired(Box::new(input)))
     }
 }
 

@@ -378,3 +378,29 @@ impl Batch {
         Finished { status: 200, body: Bytes::from(body), delivery, operation: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::{Task, TaskState};
+
+    #[test]
+    fn a_task_never_reaches_a_client_that_did_not_declare_it() {
+        let no_time = std::time::Duration::ZERO;
+        let task = Task {
+            id: "id".into(),
+            state: TaskState::Working,
+            message: String::new(),
+            created_at_ms: 0,
+            updated_at_ms: 0,
+            ttl: no_time,
+            poll: no_time,
+        };
+        let outcome = ToolOutcome { task: Some(Box::new(task)), ..ToolOutcome::default() };
+        let writer = Writer { frame: Frame::default(), id: "1", era: Era::Modern, info: "" };
+        let undeclared = CallContext::default();
+        assert_eq!(answered(&writer, &outcome, &undeclared), Err(McpError::Internal));
+        let declared = CallContext { takes_tasks: true, ..undeclared };
+        assert!(answered(&writer, &outcome, &declared).is_ok());
+    }
+}

@@ -346,15 +346,10 @@ impl McpServer {
                 }
                 Ok(Sorted::Listen { wanted, context })
             }
-            Method::TasksGet | Method::TasksUpdate | Method::TasksCancel => {
-                let tasks = offer.tasks.as_ref().ok_or(McpError::MethodNotFound)?;
-                let context = context();
-                if !context.takes_tasks {
-                    return Err(McpError::MissingExtension(task::EXTENSION));
-                }
-                let inquiry = Inquiry::of(method, params)?;
-                let work = Work::Task(Arc::clone(tasks), params.task_id()?.into(), inquiry);
-                Ok(Sorted::Work { work, waits: false, context, messages: None })
+            Method::TasksGet => self.sort_task(params, context(), || Ok(Inquiry::Get)),
+            Method::TasksCancel => self.sort_task(params, context(), || Ok(Inquiry::Cancel)),
+            Method::TasksUpdate => {
+                self.sort_task(params, context(), || params.task_answers().map(Inquiry::Update))
             }
             Method::ToolsList => list(&lists.tools),
             Method::ResourcesList => list(&lists.resources),
@@ -410,6 +405,22 @@ impl McpServer {
         };
         let work = Work::Tool(Arc::clone(tool), arguments);
         Ok(Sorted::Work { work, waits: waits || converses, context, messages })
+    }
+
+    /// What a question about a task comes to.
+    fn sort_task(
+        &self,
+        params: &Params<'_>,
+        context: CallContext,
+        inquiry: impl FnOnce() -> Result<Inquiry, McpError>,
+    ) -> Result<Sorted<'_>, McpError> {
+        let tasks = self.parts.offer.tasks.as_ref().ok_or(McpError::MethodNotFound)?;
+        // "For non-declaring clients issuing tasks/get, tasks/update, and tasks/cancel requests."
+        if !context.takes_tasks {
+            return Err(McpError::MissingExtension(task::EXTENSION));
+        }
+        let work = Work::Task(Arc::clone(tasks), params.task_id()?.into(), inquiry()?);
+        Ok(Sorted::Work { work, waits: false, context, messages: None })
     }
 
     /// Lets a call talk to its client.

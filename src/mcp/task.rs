@@ -15,8 +15,6 @@ use serde_json::{Map, Value, json};
 use super::{
     call::{Finished, refused, unwritten},
     error::{McpError, Stop},
-    meta::Params,
-    method::Method,
     operation::Operation,
     result::{self, Writer},
     revision::Era,
@@ -34,17 +32,6 @@ pub(super) enum Inquiry {
     Get,
     Update(Map<String, Value>),
     Cancel,
-}
-
-impl Inquiry {
-    /// What a request of one of the three methods asks.
-    pub(super) fn of(method: Method, params: &Params<'_>) -> Result<Self, McpError> {
-        Ok(match method {
-            Method::TasksUpdate => Self::Update(params.task_answers()?),
-            Method::TasksCancel => Self::Cancel,
-            _ => Self::Get,
-        })
-    }
 }
 
 /// Answers `tasks/get`, `tasks/update` or `tasks/cancel`.
@@ -151,5 +138,76 @@ fn status(state: &TaskState) -> &'static str {
         TaskState::Completed(_) => "completed",
         TaskState::Failed(_) => "failed",
         TaskState::Cancelled => "cancelled",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{mcp::Frame, tools::ToolOutcome};
+
+    fn task(state: TaskState) -> Task {
+        let (ttl, poll) = (std::time::Duration::from_secs(7), std::time::Duration::from_millis(1));
+        Task {
+            id: "id".into(),
+            state,
+            message: String::new(),
+            created_at_ms: 0,
+            updated_at_ms: 1,
+            ttl,
+            poll,
+        }
+    }
+
+    fn writer() -> Writer<'static> {
+        Writer { frame: Frame::default(), id: "1", era: Era::Modern, info: "\"i\":1" }
+    }
+
+    /// The members of a result, without those that every task has.
+    fn own(body: &Bytes, kind: &str, status: &str) -> Value {
+        let answer: Value = serde_json::from_slice(body).unwrap();
+        let mut members = answer["result"].clone();
+        let object = members.as_object_mut().unwrap();
+        for (key, value) in [
+            ("resultType", json!(kind)),
+            ("_meta", json!({ "i": 1 })),
+            ("taskId", json!("id")),
+            ("status", json!(status)),
+            ("createdAt", json!("1970-01-01T00:00:00.000Z")),
+            ("lastUpdatedAt", json!("1970-01-01T00:00:00.001Z")),
+            ("ttlMs", json!(7000)),
+            ("pollIntervalMs", json!(1)),
+        ] {
+            assert_eq!(object.remove(key), Some(value), "{key}");
+        }
+        members
+    }
+
+    #[test]
+    fn each_state_has_its_member_and_no_other() {
+        let refused = ToolOutcome { text: "no".into(), is_error: true, ..ToolOutcome::default() };
+        let result = json!({
+            "resultType": "complete", "content": [{ "type": "text", "text": "no" }], "isError": true,
+        });
+        let unavailable = ToolError::Unavailable;
+        let failed = json!({
+            "statusMessage": unavailable.to_string(),
+            "error": { "code": -32603, "message": unavailable.to_string() },
+        });
+        let input = Map::from_iter([("k".to_owned(), json!({ "method": "roots/list" }))]);
+        let required = json!({ "inputRequests": { "k": { "method": "roots/list" } } });
+        for (state, status, expected) in [
+            (TaskState::Working, "working", json!({})),
+            (TaskState::Cancelled, "cancelled", json!({})),
+            (TaskState::InputRequired(input), "input_required", required),
+            // A refusal of the tool is no failure of the task.
+            (TaskState::Completed(Box::new(refused)), "completed", json!({ "result": result })),
+            (TaskState::Failed(unavailable), "failed", failed),
+        ] {
+            let task = task(state);
+            let seed = created(&writer(), &task).unwrap();
+            assert_eq!(own(&seed, "task", status), json!({}), "a handle has none");
+            assert_eq!(own(&detailed(&writer(), &task).unwrap(), "complete", status), expected);
+        }
     }
 }

@@ -13,6 +13,7 @@ mod receive;
 mod rules;
 mod sampling;
 mod send;
+mod task;
 mod waiters;
 mod waiting;
 mod watch;
@@ -29,6 +30,7 @@ pub use receive::{Acknowledge, ReceiveRequest, Received, ReceivedWhy};
 pub use rules::Rules;
 pub use sampling::{keep_sampled, keep_watching_readiness};
 pub use send::{Parcel, Posted, Refusal, SendRequest, SendResult};
+pub use task::{TaskLook, TaskProgress};
 pub use waiters::Waiters;
 pub use watch::InboxWatch;
 

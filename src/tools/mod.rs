@@ -13,6 +13,7 @@ pub(crate) mod list_clients;
 pub(crate) mod markdown;
 mod message_status;
 mod outcome;
+mod questions;
 mod recipients;
 mod recipients_config;
 mod rfc3339;
@@ -175,6 +176,13 @@ pub fn registry(messaging: MessagingService) -> ToolRegistry {
         Arc::new(send_message_without_waiting::SendMessageWithoutWaiting { messaging: mailbox() }),
         Arc::new(list_clients::ListClients::alias(messaging)),
     ])
+}
+
+/// Where the tasks of a mailbox are asked for; `None`: its rules have none.
+#[must_use]
+pub fn tasks(messaging: MessagingService) -> Option<Arc<dyn Tasks>> {
+    let holds = !messaging.rules().task_hold.is_zero();
+    holds.then(|| Arc::new(questions::Questions { messaging }) as Arc<dyn Tasks>)
 }
 
 #[cfg(test)]
