@@ -56,6 +56,7 @@ impl House {
                 default_wait: Duration::from_secs(55),
                 lease: Duration::from_secs(10),
                 manual_lease: Duration::from_secs(60),
+                task_hold: Duration::from_secs(60),
                 fetch_messages: 50,
                 fetch_bytes: 256 * 1024,
                 presence: Duration::from_secs(60),

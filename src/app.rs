@@ -213,6 +213,7 @@ fn rules(config: &Config) -> Rules {
         default_wait: Duration::from_secs(messaging.default_wait_seconds),
         lease: Duration::from_secs(messaging.lease_seconds),
         manual_lease: Duration::from_secs(messaging.manual_lease_seconds),
+        task_hold: Duration::from_secs(messaging.task_seconds),
         fetch_messages: limits.fetch_messages,
         fetch_bytes: limits.fetch_bytes,
         presence: Duration::from_secs(messaging.presence_seconds),
@@ -289,6 +290,7 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
                 resources: resources::registry(messaging.clone()),
                 prompts: prompts::registry(messaging.clone()),
                 cancellations: Some(Arc::new(messaging.clone())),
+                tasks: tools::tasks(messaging.clone()),
                 ..Offer::default()
             };
             let mcp = McpServer::new(offer, Arc::clone(&metrics), stop.clone());

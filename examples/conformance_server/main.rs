@@ -15,6 +15,7 @@ mod resources;
 mod rounds;
 mod sessions;
 mod talking;
+mod tasks;
 mod tickets;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -32,14 +33,18 @@ use mcp_messaging::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::sessions::{Lists, Sessions};
+use self::{
+    sessions::{Lists, Sessions},
+    tasks::Jobs,
+};
 
-fn offer(lists: &Arc<Lists>, sessions: &Arc<Sessions>) -> Offer {
+fn offer(lists: &Arc<Lists>, sessions: &Arc<Sessions>, jobs: &Arc<Jobs>) -> Offer {
     let mut tools: Vec<Arc<dyn Tool>> = Vec::new();
     tools.extend(content::tools());
     tools.extend(talking::tools(lists));
     tools.extend(asking::tools());
     tools.extend(rounds::tools());
+    tools.extend(tasks::tools(jobs));
     Offer {
         name: "conformance-server",
         tools: ToolRegistry::new(tools),
@@ -49,6 +54,7 @@ fn offer(lists: &Arc<Lists>, sessions: &Arc<Sessions>) -> Offer {
         subscriptions: Some(Arc::clone(sessions) as _),
         rendezvous: Some(Arc::new(LocalRendezvous::default())),
         list_changes: Some(Arc::clone(lists) as _),
+        tasks: Some(Arc::clone(jobs) as _),
         ..Offer::default()
     }
 }
@@ -73,6 +79,7 @@ fn unused_mailbox(metrics: &Arc<Metrics>) -> MessagingService {
         default_wait: no_time,
         lease: no_time,
         manual_lease: no_time,
+        task_hold: no_time,
         fetch_messages: 0,
         fetch_bytes: 0,
         presence: no_time,
@@ -90,11 +97,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let listener = http::bind(SocketAddr::from(([127, 0, 0, 1], port)), 64)?;
         let metrics = Arc::new(Metrics::new()?);
         let (lists, sessions) = (Arc::new(Lists::default()), Arc::new(Sessions::default()));
+        let jobs = Arc::new(Jobs::default());
         let (stop, settings) = (CancellationToken::new(), Arc::new(config.clone()));
         let ending = stop.clone();
         let make_state = move || HttpState {
             auth: Authenticator::open(),
-            mcp: McpServer::new(offer(&lists, &sessions), Arc::clone(&metrics), stop.clone()),
+            mcp: McpServer::new(
+                offer(&lists, &sessions, &jobs),
+                Arc::clone(&metrics),
+                stop.clone(),
+            ),
             messaging: unused_mailbox(&metrics),
             metrics: Arc::clone(&metrics),
             config: Arc::clone(&settings),

@@ -1,5 +1,5 @@
 #!lua name=mb1
--- mb1: the mailbox, contract 1. rev: 4
+-- mb1: the mailbox, contract 1. rev: 5
 -- Every operation of the store is one of these functions, on the keys of one hash slot. They are
 -- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
 -- QueueBackend (src/queue/mod.rs).
@@ -7,7 +7,7 @@
 -- Redis does not roll back a function that fails half way. So every check runs before the first
 -- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
 -- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
-local REVISION = 4
+local REVISION = 5
 local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
 local DROP_MAX = 512       -- expired messages dropped from the head in one call
 local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
@@ -203,12 +203,27 @@ local function append(q, c, depth, us, now, flags, body, exp, id, tail)
   return c.s
 end
 
--- A parked reply goes to the end of the inbox: same id, same expiry, a new stamp. -> 1 if it did
+-- A wait: until when it takes a reply; 0 open, 1 answered, 2 handed out, 3 received and kept for who asks again;
+-- when it ends; how long a task holds a reply that nobody has read, 0 if it is no task's; who is asked.
+local function wait_of(packed)
+  local deadline, state, till, hold, peer = string.match(packed, '^(%d+)|(%d)|(%d+)|(%d+)|(.*)$')
+  return { deadline = tonumber(deadline), state = state, till = tonumber(till), hold = tonumber(hold), peer = peer }
+end
+local function put_wait(w, id, v)
+  call('HSET', w, 'w' .. id, fmt(v.deadline) .. '|' .. v.state .. '|' .. fmt(v.till) .. '|' .. fmt(v.hold) .. '|' .. v.peer)
+end
+
+-- Until when a task holds a reply that nobody has read: the inbox must have some of its life too.
+local function held_till(v, exp, now) return now + min(v.hold, max(0, floor((exp - now) / 2))) end
+
+-- A parked reply goes to the end of the inbox: same id, same expiry, a new stamp. One that was received is
+-- only dropped. -> 1 if it went
 local function unpark(q, r, x, c, wait, state, us, now, keep)
   local p = call('HMGET', r, 'h' .. wait, 'b' .. wait)
   if not p[1] then return 0 end
   local h, back = p[1], 0
-  if h_exp(h) > now then
+  if state == '3' then back = 0
+  elseif h_exp(h) > now then
     local flags = state == '2' and bit.bor(h_flags(h), COPY) or h_flags(h)
     local stamp = append(q, c, call('LLEN', q) / 2, us, now, flags, p[2], h_exp(h), h_id(h), string.sub(h, 39))
     except(x, (state == '2' and 'T' or 'R') .. struct.pack('>dd', h_stamp(h), stamp), keep)
@@ -220,46 +235,45 @@ local function unpark(q, r, x, c, wait, state, us, now, keep)
   return back
 end
 
-local function parse_wait(v) return string.match(v, '^(%d+)|(%d)|(.*)$') end
-
--- Closes the waits whose replica never came back. The caller saves the counters. -> time of the next sweep, or nil
+-- Ends the waits whose time is over: those whose replica never came back, and tasks that nobody asked for. The caller saves the counters. -> time of the next sweep, or nil
 local function sweep(q, m, w, r, x, c, us, now, keep)
   local all, next_at = call('HGETALL', w), nil
   for i = 1, #all, 2 do
     if string.sub(all[i], 1, 1) == 'w' then
-      local deadline, state = parse_wait(all[i + 1])
-      local at = tonumber(deadline) + GRACE
-      if at <= now then
-        unpark(q, r, x, c, string.sub(all[i], 2), state, us, now, keep)
+      local v = wait_of(all[i + 1])
+      if v.till <= now then
+        unpark(q, r, x, c, string.sub(all[i], 2), v.state, us, now, keep)
         call('HDEL', w, all[i])
-      elseif not next_at or at < next_at then next_at = at end
+      elseif not next_at or v.till < next_at then next_at = v.till end
     end
   end
   if next_at then call('HSET', m, 'wx', fmt(next_at)) else call('HDEL', m, 'wx') end
   return next_at
 end
 
+-- Waits whose reply was not received yet, and how many there are of tasks, with those.
 local function open_waits(w)
-  local n = 0
-  for _, field in ipairs(call('HKEYS', w)) do
-    if string.sub(field, 1, 1) == 'w' then n = n + 1 end
+  local all, open, tasks = call('HGETALL', w), 0, 0
+  for i = 1, #all, 2 do
+    if string.sub(all[i], 1, 1) == 'w' then
+      local v = wait_of(all[i + 1])
+      if v.state ~= '3' then open = open + 1 end
+      if v.hold > 0 then tasks = tasks + 1 end
+    end
   end
-  return n
+  return open, tasks
 end
 
 -- Opens a wait, or extends one that is open. An answered one stays answered.
 local function open_wait(m, w, wait, peer, timeout, now, keep)
-  local deadline, state = now + timeout, '0'
   local old = call('HGET', w, 'w' .. wait)
-  if old then
-    local d, s = parse_wait(old)
-    deadline, state = max(deadline, tonumber(d)), s
-  end
-  call('HSET', w, 'w' .. wait, fmt(deadline) .. '|' .. state .. '|' .. peer)
-  outlive(w, deadline - now + GRACE + 60000)
+  local v = old and wait_of(old) or { deadline = 0, state = '0', till = 0, hold = 0, peer = peer }
+  v.deadline = max(v.deadline, now + timeout)
+  v.till = max(v.till, v.deadline + GRACE)
+  put_wait(w, wait, v)
+  outlive(w, v.till - now + 60000)
   local f = call('HMGET', m, 'wx', 'c')
-  local next_at = f[1] and tonumber(f[1]) or deadline + GRACE
-  save(m, counters(f[2]), now, keep, 'wx', fmt(min(next_at, deadline + GRACE)))
+  save(m, counters(f[2]), now, keep, 'wx', fmt(min(f[1] and tonumber(f[1]) or v.till, v.till)))
 end
 
 -- Remembers that questions were handed to the owner of this inbox: its next message to one of their
@@ -303,10 +317,10 @@ end
 -- Which open wait a message answers: the first of the candidates that is open and waits for its sender.
 local function match_wait(w, sender, candidates, now)
   for _, id in ipairs(candidates) do
-    local v = call('HGET', w, 'w' .. id)
-    if v then
-      local deadline, state, peer = parse_wait(v)
-      if state == '0' and peer == sender and tonumber(deadline) > now then return id, deadline end
+    local packed = call('HGET', w, 'w' .. id)
+    if packed then
+      local v = wait_of(packed)
+      if v.state == '0' and v.peer == sender and v.deadline > now then return id, v end
     end
   end
   return nil
@@ -319,9 +333,11 @@ local function fate(k, now, f, exceptions, stamp, exp, parked)
     local all = call('HGETALL', k.r)
     for i = 1, #all, 2 do
       if string.sub(all[i], 1, 1) == 'h' and h_stamp(all[i + 1]) == stamp then
-        local v = call('HGET', k.w, 'w' .. string.sub(all[i], 2))
+        local packed = call('HGET', k.w, 'w' .. string.sub(all[i], 2))
+        local state = packed and wait_of(packed).state
+        if state == '3' then return 'a' end
         if exp <= now then return 'e' end
-        return v and string.match(v, '|2|') and 'd' or 'q'
+        return state == '2' and 'd' or 'q'
       end
     end
   end
@@ -455,13 +471,13 @@ local function send(keys, a)
     if unsure then flags = bit.bor(flags, COPY) end
   end
 
-  local wait, deadline = nil, nil
+  local wait, answered = nil, nil
   if f[2] then
     local candidates = {}
     if named then candidates[1] = named
     elseif sw then candidates = asked_by(sw, recipient)
     else for i = 1, #a[4], 16 do candidates[#candidates + 1] = string.sub(a[4], i, i + 15) end end
-    wait, deadline = match_wait(w, sender, candidates, now)
+    wait, answered = match_wait(w, sender, candidates, now)
   end
 
   local depth = call('LLEN', q) / 2
@@ -482,19 +498,24 @@ local function send(keys, a)
       return fail('MBFULL', fmt(depth) .. ' ' .. fmt(c.b) .. ' ' .. fmt(head and max(0, h_exp(head) - now) or 0))
     end
   end
-  local stamp = nil
+  local stamp, next_sweep = nil, f[2] and tonumber(f[2])
   if wait then
     stamp = max(us, c.s + 1)
     c.s = stamp
     call('HSET', r, 'h' .. wait, header(flags, #body, exp, stamp, id, tail), 'b' .. wait, body)
-    outlive(r, max(exp, tonumber(deadline) + GRACE) - now + 60000)
-    call('HSET', w, 'w' .. wait, deadline .. '|1|' .. sender)
+    outlive(r, max(exp, answered.deadline + max(GRACE, answered.hold)) - now + 60000)
+    answered.state = '1'
+    if answered.hold > 0 then
+      answered.till = held_till(answered, exp, now)
+      next_sweep = min(next_sweep, answered.till)
+    end
+    put_wait(w, wait, answered)
     if sw then call('HDEL', sw, 'a' .. wait) end
     present, ms = 2, 0
   else
     stamp = append(q, c, depth, us, now, flags, body, exp, id, tail)
   end
-  save(m, c, now, keep)
+  if answered and answered.hold > 0 then save(m, c, now, keep, 'wx', fmt(next_sweep)) else save(m, c, now, keep) end
   if wait_ms > 0 and sw then open_wait(sm, sw, id, recipient, wait_ms, now, keep) end
   if d then
     call('SET', d, digest .. id .. struct.pack('>ddB', stamp, exp, wait and 1 or 0), 'PX', fmt(ttl))
@@ -698,9 +719,10 @@ local function wait_take(keys, a)
   local q, w, r, x, wait = keys[1], keys[3], keys[4], keys[5], a[1]
   local _, now = clock()
   local queued = call('LLEN', q) / 2
-  local v = call('HGET', w, 'w' .. wait)
-  if not v then return { 0, queued, now } end
-  local deadline, state, peer = parse_wait(v)
+  local packed = call('HGET', w, 'w' .. wait)
+  if not packed then return { 0, queued, now } end
+  local v = wait_of(packed)
+  local state = v.state
   if state == '0' then return { 1, queued, now } end
   local p = call('HMGET', r, 'h' .. wait, 'b' .. wait)
   if not p[1] then
@@ -710,23 +732,22 @@ local function wait_take(keys, a)
   if h_exp(p[1]) <= now and state == '1' then     -- too late: its sender is told, the wait goes on
     except(x, 'P' .. struct.pack('>d', h_stamp(p[1])), tonumber(a[2]))
     call('HDEL', r, 'h' .. wait, 'b' .. wait)
-    call('HSET', w, 'w' .. wait, deadline .. '|0|' .. peer)
+    v.state, v.till = '0', max(v.till, v.deadline + GRACE)
+    put_wait(w, wait, v)
     return { 1, queued, now }
   end
-  call('HSET', w, 'w' .. wait, deadline .. '|2|' .. peer)
+  if state == '1' then
+    v.state = '2'
+    put_wait(w, wait, v)
+  end
   if has(h_flags(p[1]), ASKS) then remember_asked(w, { p[1] }, now) end
-  return { 2, queued, now, state == '2' and 1 or 0, p[1], p[2] }
+  return { 2, queued, now, state == '1' and 0 or 1, p[1], p[2] }
 end
 
--- wait_done: KEYS q m w r x  ARGV 1 wait 2 keep -> 1 if a reply was there
-local function wait_done(keys, a)
-  local q, m, w, r, x, wait = keys[1], keys[2], keys[3], keys[4], keys[5], a[1]
-  local h = call('HGET', r, 'h' .. wait)
-  call('HDEL', w, 'w' .. wait)
-  if not h then return 0 end
-  call('HDEL', r, 'h' .. wait, 'b' .. wait)
+-- Accounts for a parked reply that was received.
+local function reply_received(q, m, x, h, keep)
   local head, stamp = call('LINDEX', q, 0), h_stamp(h)
-  if head and h_stamp(head) < stamp then except(x, 'A' .. struct.pack('>d', stamp), tonumber(a[2]))
+  if head and h_stamp(head) < stamp then except(x, 'A' .. struct.pack('>d', stamp), keep)
   else
     local c = counters(call('HGET', m, 'c'))
     if stamp > c.ac then
@@ -734,6 +755,16 @@ local function wait_done(keys, a)
       call('HSET', m, 'c', pack_counters(c))
     end
   end
+end
+
+-- wait_done: KEYS q m w r x  ARGV 1 wait 2 keep -> 1 if a reply was there
+local function wait_done(keys, a)
+  local q, m, w, r, x, wait = keys[1], keys[2], keys[3], keys[4], keys[5], a[1]
+  local h, packed = call('HGET', r, 'h' .. wait), call('HGET', w, 'w' .. wait)
+  call('HDEL', w, 'w' .. wait)
+  if not h then return 0 end
+  call('HDEL', r, 'h' .. wait, 'b' .. wait)
+  if not packed or wait_of(packed).state ~= '3' then reply_received(q, m, x, h, tonumber(a[2])) end
   return 1
 end
 
@@ -741,15 +772,75 @@ end
 local function wait_close(keys, a)
   local q, m, w, r, x, wait = keys[1], keys[2], keys[3], keys[4], keys[5], a[1]
   local us, now = clock()
-  local v = call('HGET', w, 'w' .. wait)
-  if not v then return 0 end
-  local _, state = parse_wait(v)
+  local packed = call('HGET', w, 'w' .. wait)
+  if not packed then return 0 end
   local c, keep = counters(call('HGET', m, 'c')), tonumber(a[2])
-  local back = unpark(q, r, x, c, wait, state, us, now, keep)
+  local back = unpark(q, r, x, c, wait, wait_of(packed).state, us, now, keep)
   if back > 0 then save(m, c, now, keep) end
   call('HDEL', w, 'w' .. wait)
   if back > 0 then wake(tonumber(a[3]), q, 'q') end
   return back
+end
+
+-- task_find: KEYS t -> {now, inbox, wait, peer, created, deadline, end, cancelled or 0}; {}: none
+local function task_find(keys)
+  local _, now = clock()
+  local f = call('HMGET', keys[1], 'i', 'w', 'p', 'c', 'd', 'e', 'x')
+  if not f[1] then return {} end
+  return { now, f[1], f[2], f[3], tonumber(f[4]), tonumber(f[5]), tonumber(f[6]), num(f[7]) }
+end
+
+-- task_open: KEYS m w r t  ARGV 1 wait 2 hold ms 3 max tasks -> as task_find; {}: the wait became no task's
+-- The wait becomes a task's: its reply is held for who asks by the task's id.
+local function task_open(keys, a)
+  local m, w, r, t, wait, hold = keys[1], keys[2], keys[3], keys[4], a[1], tonumber(a[2])
+  if not hold or hold <= 0 then return fail('MBARGS', 'task_open') end
+  local _, now = clock()
+  local packed = call('HGET', w, 'w' .. wait)
+  if not packed then return {} end
+  local v = wait_of(packed)
+  if v.hold == 0 then
+    local _, tasks = open_waits(w)
+    if tasks >= tonumber(a[3]) then return {} end
+  end
+  v.hold = max(v.hold, hold)
+  local h = call('HGET', r, 'h' .. wait)
+  if h and v.state ~= '3' then v.till = held_till(v, h_exp(h), now) end
+  local ends = max(v.deadline, now) + hold
+  put_wait(w, wait, v)
+  outlive(w, ends - now + 60000)
+  outlive(r, ends - now + 60000)
+  call('HSET', m, 'wx', fmt(min(tonumber(call('HGET', m, 'wx') or v.till), v.till)))
+  local inbox = string.sub(m, string.find(m, '}', 7, true) + 2, -3)
+  call('HSET', t, 'i', inbox, 'w', wait, 'p', v.peer, 'c', fmt(now), 'd', fmt(v.deadline), 'e', fmt(ends))
+  call('PEXPIRE', t, fmt(ends - now))
+  return task_find({ t })
+end
+
+-- task_done: KEYS q m w r x  ARGV 1 wait 2 keep 3 the task's end
+-- -> 1 if its reply counts as received by this; it stays for who asks again
+local function task_done(keys, a)
+  local q, m, w, r, x, wait = keys[1], keys[2], keys[3], keys[4], keys[5], a[1]
+  local packed, h = call('HGET', w, 'w' .. wait), call('HGET', r, 'h' .. wait)
+  local v = packed and wait_of(packed)
+  if not h or not v or v.state ~= '2' then return 0 end
+  v.state, v.till = '3', max(v.till, tonumber(a[3]))
+  put_wait(w, wait, v)
+  reply_received(q, m, x, h, tonumber(a[2]))
+  return 1
+end
+
+-- task_cancel: KEYS q m w r x t  ARGV 1 wait 2 keep 3 options -> 1 if it was given up by this
+-- One whose reply was handed out, or whose wait is over, has come to its end.
+local function task_cancel(keys, a)
+  local t, wait = keys[6], a[1]
+  local _, now = clock()
+  local packed = call('HGET', keys[3], 'w' .. wait)
+  local v = packed and wait_of(packed)
+  if not v or v.state > '1' or (v.state == '0' and v.deadline <= now) then return 0 end
+  if call('EXISTS', t) == 1 then call('HSET', t, 'x', fmt(now)) end
+  wait_close(keys, a)
+  return 1
 end
 
 -- contact: KEYS m w  ARGV 1 keep 2 peer or '' -> {look up 0/1, ids of the peer's questions handed out}
@@ -872,8 +963,8 @@ local function probe(keys, a)
       local l = lease_of(call('HGET', two, 'l'))
       if not l or l.till + 1000 <= now then h = call('LINDEX', one, 0) end
     else
-      local v = call('HGET', one, 'w' .. a[i])
-      if v and string.match(v, '|1|') then h = call('HGET', two, 'h' .. a[i]) end
+      local packed = call('HGET', one, 'w' .. a[i])
+      if packed and wait_of(packed).state == '1' then h = call('HGET', two, 'h' .. a[i]) end
     end
     if h and h_exp(h) > now and us - h_stamp(h) > 1000000 then late[#late + 1] = i end
   end
@@ -1027,6 +1118,9 @@ register('leave', leave, 'allow-oom')
 register('wait_take', wait_take, 'allow-oom')
 register('wait_done', wait_done, 'allow-oom')
 register('wait_close', wait_close, 'allow-oom')
+register('task_open', task_open, 'allow-oom')
+register('task_done', task_done, 'allow-oom')
+register('task_cancel', task_cancel, 'allow-oom')
 register('contact', contact, 'allow-oom')
 register('fates', fates, 'allow-oom')
 register('ledger_add', ledger_add, 'allow-oom')
@@ -1035,6 +1129,7 @@ register('cancel', cancel, 'allow-oom')
 register('hold', hold, 'allow-oom')
 register('peek', peek, 'no-writes')
 register('browse', browse, 'no-writes')
+register('task_find', task_find, 'no-writes')
 register('probe', probe, 'no-writes')
 register('survey', survey, 'no-writes')
 register('ledger_list', ledger_list, 'no-writes')

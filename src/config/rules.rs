@@ -173,7 +173,7 @@ impl Config {
     }
 
     /// What times and sizes must be beside each other.
-    fn rules_of_limits(&self) -> [Rule; 12] {
+    fn rules_of_limits(&self) -> [Rule; 13] {
         let (m, l) = (&self.messaging, &self.limits);
         [
             (l.min_ttl_seconds > 0, "limits.min_ttl_seconds", "must be positive"),
@@ -201,6 +201,11 @@ impl Config {
                 m.lease_seconds > 0 && m.manual_lease_seconds > 0,
                 "messaging.lease_seconds",
                 "and manual_lease_seconds must be positive",
+            ),
+            (
+                m.task_seconds <= l.max_ttl_seconds,
+                "messaging.task_seconds",
+                "must not be longer than limits.max_ttl_seconds",
             ),
             (m.presence_seconds > 0, "messaging.presence_seconds", "must be positive"),
             (

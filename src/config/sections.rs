@@ -106,6 +106,7 @@ pub struct Messaging {
     pub default_wait_seconds: u64,
     pub lease_seconds: u64,
     pub manual_lease_seconds: u64,
+    pub task_seconds: u64,
     pub presence_seconds: u64,
     pub ledger_seconds: u64,
 }

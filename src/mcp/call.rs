@@ -17,6 +17,7 @@ use super::{
     result::{self, Freshness, Writer},
     revision::Era,
     server::{McpServer, Reply},
+    task::{self, Inquiry},
 };
 use crate::{
     dialogue::{Completion, InputRequired, LogLevel},
@@ -24,7 +25,7 @@ use crate::{
     prompts::{Prompt, PromptArguments},
     queue::CallKey,
     resources::Resource,
-    tools::{Arguments, Tool, ToolOutcome},
+    tools::{Arguments, Tasks, Tool, ToolOutcome},
 };
 
 /// Most suggestions of one completion, by the protocol.
@@ -67,6 +68,7 @@ pub(super) enum Work {
     Resource(Arc<dyn Resource>, Box<str>),
     Prompt(Arc<dyn Prompt>, PromptArguments),
     Complete(Suggester, Argument),
+    Task(Arc<dyn Tasks>, Box<str>, Inquiry),
     SetLevel { level: LogLevel, session: Option<String> },
     Subscribe { uri: String, wanted: bool, session: Option<String> },
 }
@@ -145,7 +147,7 @@ impl PreparedCall {
                 Ok(outcome) if outcome.cancelled => {
                     return Finished::nothing(Some(operation.finish(202, "cancelled")));
                 }
-                Ok(outcome) => match writer.tool(&outcome) {
+                Ok(outcome) => match answered(&writer, &outcome, &context) {
                     Ok(body) => {
                         if let Some(reason) = outcome.refusal {
                             server.metrics().refusal(reason);
@@ -164,7 +166,7 @@ impl PreparedCall {
                             operation,
                         };
                     }
-                    Err(error) => Err(unwritten(&error).into()),
+                    Err(error) => Err(error.into()),
                 },
                 Err(error) => Err(Stop::of_tool(error, tool.name())),
             },
@@ -173,17 +175,21 @@ impl PreparedCall {
             Work::Complete(suggester, argument) => {
                 complete(&writer, &suggester, &argument, &context).await
             }
+            Work::Task(tasks, id, inquiry) => {
+                let asked = (&*id, inquiry);
+                return task::run(&*tasks, asked, &context, &writer, operation).await;
+            }
             Work::Subscribe { uri, wanted, session } => {
                 if let Some(subscriptions) = &server.offer().subscriptions {
                     subscriptions.set(session.as_deref(), &uri, wanted).await;
                 }
-                Ok(writer.rendered(Freshness::Call, ""))
+                Ok(writer.empty())
             }
             Work::SetLevel { level, session } => {
                 if let Some(levels) = &server.offer().logging {
                     levels.set(session.as_deref(), level).await;
                 }
-                Ok(writer.rendered(Freshness::Call, ""))
+                Ok(writer.empty())
             }
         };
         let rendered = match rendered {
@@ -196,6 +202,22 @@ impl PreparedCall {
         match rendered {
             Ok(body) => Finished::plain(200, body, operation.finish(200, "")),
             Err(error) => refused(frame, &id, era, &error, operation),
+        }
+    }
+}
+
+/// What a tool answered: its outcome, or the handle of a task.
+fn answered(
+    writer: &Writer<'_>,
+    outcome: &ToolOutcome,
+    context: &CallContext,
+) -> Result<Bytes, McpError> {
+    match &outcome.task {
+        None => writer.tool(outcome).map_err(|error| unwritten(&error)),
+        Some(task) if context.takes_tasks => task::created(writer, task),
+        Some(_) => {
+            tracing::error!("a tool answered with a task, which its client does not know");
+            Err(McpError::Internal)
         }
     }
 }
@@ -303,7 +325,7 @@ pub(super) fn refused(
     Finished::plain(status, body, operation.fail(status, error))
 }
 
-fn unwritten(error: &serde_json::Error) -> McpError {
+pub(super) fn unwritten(error: &serde_json::Error) -> McpError {
     tracing::error!(error = %error, "rendering a result failed");
     McpError::Internal
 }
@@ -362,5 +384,31 @@ impl Batch {
         }
         body.push(b']');
         Finished { status: 200, body: Bytes::from(body), delivery, operation: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::{Task, TaskState};
+
+    #[test]
+    fn a_task_never_reaches_a_client_that_did_not_declare_it() {
+        let no_time = std::time::Duration::ZERO;
+        let task = Task {
+            id: "id".into(),
+            state: TaskState::Working,
+            message: String::new(),
+            created_at_ms: 0,
+            updated_at_ms: 0,
+            ttl: no_time,
+            poll: no_time,
+        };
+        let outcome = ToolOutcome { task: Some(Box::new(task)), ..ToolOutcome::default() };
+        let writer = Writer { frame: Frame::default(), id: "1", era: Era::Modern, info: "" };
+        let undeclared = CallContext::default();
+        assert_eq!(answered(&writer, &outcome, &undeclared), Err(McpError::Internal));
+        let declared = CallContext { takes_tasks: true, ..undeclared };
+        assert!(answered(&writer, &outcome, &declared).is_ok());
     }
 }

@@ -4,10 +4,16 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::revision::{Era, Revision};
+use super::{
+    revision::{Era, Revision},
+    task,
+};
 use crate::{
-    dialogue::InputRequired, model::Scope, prompts::PromptError, resources::ResourceError,
-    tools::ToolError,
+    dialogue::InputRequired,
+    model::Scope,
+    prompts::PromptError,
+    resources::ResourceError,
+    tools::{TaskError, ToolError},
 };
 
 /// Why a request was not served. The texts are for the caller; causes never get into them.
@@ -63,6 +69,12 @@ pub enum McpError {
     /// The caller's credential does not allow it.
     #[error("your key lacks the scope {}: ask for one that has it", .0.as_str())]
     InsufficientScope(Scope),
+    /// The client did not declare an extension that the request needs.
+    #[error("the client must declare the extension {0:?}")]
+    MissingExtension(&'static str),
+    /// No task of that id, or no longer.
+    #[error("{}", TaskError::Unknown)]
+    UnknownTask,
     /// The store does not answer.
     #[error("{}", ToolError::Unavailable)]
     Unavailable,
@@ -100,7 +112,10 @@ impl McpError {
             Self::UnknownPrompt(_) => row(-32602, 200, 200, "unknown_prompt"),
             Self::UnknownResource { .. } => row(-32602, 200, 200, "unknown_resource"),
             Self::Busy => row(-32603, 200, 503, "busy"),
-            Self::MissingCapability(_) => row(-32021, 200, 400, "missing_capability"),
+            Self::MissingCapability(_) | Self::MissingExtension(_) => {
+                row(-32021, 200, 400, "missing_capability")
+            }
+            Self::UnknownTask => row(-32602, 200, 200, "unknown_task"),
             Self::InsufficientScope(_) => row(-32600, 403, 403, "insufficient_scope"),
             Self::Unavailable => row(-32603, 200, 503, "unavailable"),
             Self::Internal => row(-32603, 200, 500, "internal"),
@@ -144,6 +159,8 @@ impl McpError {
             | Self::UnknownResource { .. }
             | Self::Busy
             | Self::MissingCapability(_)
+            | Self::MissingExtension(_)
+            | Self::UnknownTask
             | Self::Unavailable
             | Self::Internal => None,
         }
@@ -165,6 +182,9 @@ impl McpError {
             })),
             Self::UnknownResource { uri, why: _ } => Some(json!({ "uri": uri })),
             Self::MissingCapability(name) => Some(json!({ "requiredCapabilities": { *name: {} } })),
+            Self::MissingExtension(name) => {
+                Some(json!({ "requiredCapabilities": { "extensions": { *name: {} } } }))
+            }
             Self::Parse
             | Self::InvalidRequest(_)
             | Self::HeaderMismatch(_)
@@ -174,6 +194,7 @@ impl McpError {
             | Self::InvalidArgument(_)
             | Self::UnknownTool(_)
             | Self::UnknownPrompt(_)
+            | Self::UnknownTask
             | Self::Busy
             | Self::InsufficientScope(_)
             | Self::Unavailable
@@ -210,6 +231,17 @@ impl McpError {
     }
 }
 
+impl From<TaskError> for McpError {
+    fn from(error: TaskError) -> Self {
+        match error {
+            TaskError::Unknown => Self::UnknownTask,
+            TaskError::Busy => Self::Busy,
+            TaskError::Unavailable => Self::Unavailable,
+            TaskError::Internal => Self::Internal,
+        }
+    }
+}
+
 /// Why a request has no result yet.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -230,6 +262,7 @@ impl Stop {
         Self::Error(match error {
             ToolError::InputRequired(input) => return Self::Input(input),
             ToolError::MissingCapability(capability) => McpError::MissingCapability(capability),
+            ToolError::NeedsTask => McpError::MissingExtension(task::EXTENSION),
             ToolError::Invalid(why) => McpError::InvalidParams(why),
             ToolError::Unknown => McpError::unknown_tool(name),
             ToolError::Unavailable => McpError::Unavailable,
@@ -277,6 +310,8 @@ mod tests {
             (McpError::Busy, -32603, 200, 503, "busy"),
             (McpError::MissingCapability("x"), -32021, 200, 400, "missing_capability"),
             (McpError::InsufficientScope(Scope::Read), -32600, 403, 403, "insufficient_scope"),
+            (McpError::MissingExtension("x"), -32021, 200, 400, "missing_capability"),
+            (McpError::UnknownTask, -32602, 200, 200, "unknown_task"),
             (McpError::Unavailable, -32603, 200, 503, "unavailable"),
             (McpError::Internal, -32603, 200, 500, "internal"),
         ] {

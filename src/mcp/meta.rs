@@ -35,6 +35,8 @@ pub(super) struct Params<'a> {
     input_responses: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "requestState", deserialize_with = "present")]
     request_state: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "taskId")]
+    task_id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     level: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "ref")]
@@ -96,11 +98,23 @@ impl<'a> Params<'a> {
 
     /// What `subscriptions/listen` asks to hear of.
     pub(super) fn notifications(&self) -> Result<Wanted, McpError> {
-        let wrong =
-            "notifications must be an object of booleans and resourceSubscriptions, a list of URIs";
+        let wrong = "notifications must be an object of booleans and lists: resourceSubscriptions of URIs, taskIds";
         let raw = self.notifications.filter(|raw| raw.get().starts_with('{'));
         let read = raw.and_then(|raw| serde_json::from_str(raw.get()).ok());
         read.ok_or(McpError::InvalidParams(wrong))
+    }
+
+    /// `params.taskId`.
+    pub(super) fn task_id(&self) -> Result<Cow<'a, str>, McpError> {
+        let missing = McpError::InvalidParams("taskId is missing or not a string");
+        self.task_id.and_then(text).ok_or(missing)
+    }
+
+    /// What `tasks/update` answers: as [`input_responses`](Self::input_responses), and never missing.
+    pub(super) fn task_answers(&self) -> Result<Map<String, Value>, McpError> {
+        let missing = McpError::InvalidParams("inputResponses is missing");
+        self.input_responses.ok_or(missing)?;
+        self.input_responses()
     }
 
     /// The answers to the inputs that an earlier round required.
@@ -187,6 +201,8 @@ pub(super) struct Wanted {
     pub prompts: bool,
     #[serde(default, rename = "resourcesListChanged")]
     pub resource_list: bool,
+    #[serde(default, rename = "taskIds")]
+    pub tasks: Vec<String>,
 }
 
 /// `_meta` of a request.
@@ -230,6 +246,21 @@ impl<'a> Meta<'a> {
     pub(super) fn capabilities(&self) -> Map<String, Value> {
         let read = self.capabilities.and_then(|raw| serde_json::from_str(raw.get()).ok());
         read.unwrap_or_default()
+    }
+
+    /// Whether the client says with this very request that it knows an extension.
+    pub(super) fn declares(&self, extension: &str) -> bool {
+        #[derive(Deserialize)]
+        struct Declared {
+            #[serde(default)]
+            extensions: Map<String, Value>,
+        }
+        // Most requests declare none: not worth reading their capabilities.
+        let named = self.capabilities.filter(|raw| raw.get().contains(extension));
+        let read = named.and_then(|raw| serde_json::from_str::<Declared>(raw.get()).ok());
+        read.is_some_and(|declared| {
+            declared.extensions.get(extension).is_some_and(Value::is_object)
+        })
     }
 
     /// From which level on the client wants log lines of this request.

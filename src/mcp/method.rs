@@ -20,6 +20,9 @@ pub(super) enum Method {
     Subscribe,
     Unsubscribe,
     Listen,
+    TasksGet,
+    TasksUpdate,
+    TasksCancel,
     /// Known in no revision.
     Unknown,
 }
@@ -29,6 +32,7 @@ pub(super) enum Method {
 pub(super) enum Named {
     Name,
     Uri,
+    Task,
 }
 
 impl Method {
@@ -46,6 +50,9 @@ impl Method {
             "resources/subscribe" => Self::Subscribe,
             "resources/unsubscribe" => Self::Unsubscribe,
             "subscriptions/listen" => Self::Listen,
+            "tasks/get" => Self::TasksGet,
+            "tasks/update" => Self::TasksUpdate,
+            "tasks/cancel" => Self::TasksCancel,
             "server/discover" => Self::Discover,
             "initialize" => Self::Initialize,
             "ping" => Self::Ping,
@@ -71,6 +78,9 @@ impl Method {
             Self::Subscribe => "resources/subscribe",
             Self::Unsubscribe => "resources/unsubscribe",
             Self::Listen => "subscriptions/listen",
+            Self::TasksGet => "tasks/get",
+            Self::TasksUpdate => "tasks/update",
+            Self::TasksCancel => "tasks/cancel",
             Self::Unknown => "unknown",
         }
     }
@@ -83,7 +93,11 @@ impl Method {
             | Self::SetLevel
             | Self::Subscribe
             | Self::Unsubscribe => era == Era::Legacy,
-            Self::Discover | Self::Listen => era == Era::Modern,
+            Self::Discover
+            | Self::Listen
+            | Self::TasksGet
+            | Self::TasksUpdate
+            | Self::TasksCancel => era == Era::Modern,
             Self::ToolsList
             | Self::ToolsCall
             | Self::ResourcesList
@@ -101,6 +115,8 @@ impl Method {
         match self {
             Self::ToolsCall | Self::PromptsGet => Some(Named::Name),
             Self::ResourcesRead => Some(Named::Uri),
+            // SEP-2663, routing headers.
+            Self::TasksGet | Self::TasksUpdate | Self::TasksCancel => Some(Named::Task),
             Self::Initialize
             | Self::Ping
             | Self::Discover

@@ -25,7 +25,9 @@ mod operation;
 mod progress;
 mod result;
 mod revision;
+mod select;
 mod server;
+mod task;
 
 pub use call::{Batch, Finished, Frame, PreparedCall};
 pub use error::McpError;

@@ -5,13 +5,13 @@ use std::{collections::HashMap, sync::Arc};
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::{headers::Mirrored, list::List, method::Method, revision::Era};
+use super::{headers::Mirrored, list::List, method::Method, revision::Era, task};
 use crate::{
     dialogue::{LogLevels, Rendezvous, Subscriptions},
     messaging::Cancellations,
     prompts::PromptRegistry,
     resources::{Changes, ResourceRegistry},
-    tools::ToolRegistry,
+    tools::{Tasks, ToolRegistry},
 };
 
 /// What a server offers. What is empty is neither declared nor served: its methods are not found.
@@ -41,6 +41,8 @@ pub struct Offer {
     pub subscriptions: Option<Arc<dyn Subscriptions>>,
     /// Says when a list has changed. Without it lists do not change.
     pub list_changes: Option<Arc<dyn ListChanges>>,
+    /// Where calls that are answered later are asked for. Without it no call is.
+    pub tasks: Option<Arc<dyn Tasks>>,
     /// Most entries on a page of a list.
     pub page: usize,
 }
@@ -80,6 +82,7 @@ impl Default for Offer {
             rendezvous: None,
             subscriptions: None,
             list_changes: None,
+            tasks: None,
             page: 100,
         }
     }
@@ -116,6 +119,7 @@ impl Offer {
             Method::SetLevel => self.logging.is_some(),
             Method::Subscribe | Method::Unsubscribe => self.subscriptions.is_some(),
             Method::Listen => self.watches(),
+            Method::TasksGet | Method::TasksUpdate | Method::TasksCancel => self.tasks.is_some(),
             Method::Unknown => false,
         };
         offered && method.is_of(era)
@@ -151,6 +155,9 @@ impl Offer {
         }
         if self.logging.is_some() {
             all.insert("logging".into(), json!({}));
+        }
+        if self.serves(Method::TasksGet, era) {
+            all.insert("extensions".into(), json!({ (task::EXTENSION): {} }));
         }
         Value::Object(all)
     }

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{call::Frame, discover, error::McpError, revision::Era};
 use crate::{dialogue::InputRequired, tools::ToolOutcome};
@@ -50,8 +50,12 @@ pub(super) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Begins a complete result; [`close`](Self::close) ends it. Between them go its members, at least one.
+    /// Begins a complete result; [`close`](Self::close) ends it. Between them go its members.
     fn open(&self, freshness: Freshness, room: usize) -> Vec<u8> {
+        self.open_as("complete", freshness, room)
+    }
+
+    fn open_as(&self, kind: &str, freshness: Freshness, room: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(room + self.id.len() + self.info.len() + AROUND);
         out.extend_from_slice(self.frame.before.as_bytes());
         out.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
@@ -60,7 +64,9 @@ impl Writer<'_> {
         match self.era {
             Era::Legacy => {}
             Era::Modern => {
-                out.extend_from_slice(br#""resultType":"complete","_meta":{"#);
+                out.extend_from_slice(br#""resultType":""#);
+                out.extend_from_slice(kind.as_bytes());
+                out.extend_from_slice(br#"","_meta":{"#);
                 out.extend_from_slice(self.info.as_bytes());
                 out.extend_from_slice(b"},");
                 out.extend_from_slice(freshness.hint().as_bytes());
@@ -70,12 +76,19 @@ impl Writer<'_> {
     }
 
     fn close(&self, mut out: Vec<u8>) -> Bytes {
+        // Of a result without members of its own.
+        out.pop_if(|last| *last == b',');
         out.extend_from_slice(b"}}");
         out.extend_from_slice(self.frame.after.as_bytes());
         Bytes::from(out)
     }
 
-    /// A result whose members are rendered: `"a":1,"b":2`, or in the legacy era nothing.
+    /// A result that only says that it was done.
+    pub(super) fn empty(&self) -> Bytes {
+        self.rendered(Freshness::Call, "")
+    }
+
+    /// A result whose members are rendered: `"a":1,"b":2`, or nothing.
     pub(super) fn rendered(&self, freshness: Freshness, members: &str) -> Bytes {
         let mut out = self.open(freshness, members.len());
         out.extend_from_slice(members.as_bytes());
@@ -114,35 +127,65 @@ impl Writer<'_> {
     pub(super) fn tool(&self, outcome: &ToolOutcome) -> Result<Bytes, serde_json::Error> {
         let room = outcome.text.len() * if outcome.structured.is_some() { 3 } else { 1 };
         let mut out = self.open(Freshness::Call, room);
-        out.extend_from_slice(br#""content":["#);
-        if !outcome.text.is_empty() || outcome.content.is_empty() {
-            out.extend_from_slice(br#"{"type":"text","text":"#);
-            serde_json::to_writer(&mut out, &outcome.text)?;
-            out.extend_from_slice(if outcome.content.is_empty() { b"}" } else { b"}," });
+        write_outcome(&mut out, outcome)?;
+        Ok(self.close(out))
+    }
+
+    /// A task of these members, with what its call answered.
+    pub(super) fn task(
+        &self,
+        kind: &str,
+        members: &Value,
+        outcome: Option<&ToolOutcome>,
+    ) -> Result<Bytes, serde_json::Error> {
+        let members = discover::members(members);
+        let mut out = self.open_as(kind, Freshness::Call, members.len());
+        out.extend_from_slice(members.as_bytes());
+        if let Some(outcome) = outcome {
+            out.extend_from_slice(br#","result":{"resultType":"complete","#);
+            write_outcome(&mut out, outcome)?;
+            out.push(b'}');
         }
-        for (number, content) in outcome.content.iter().enumerate() {
-            if number > 0 {
-                out.push(b',');
-            }
-            serde_json::to_writer(&mut out, content)?;
-        }
-        out.push(b']');
-        if let Some(structured) = &outcome.structured {
-            out.extend_from_slice(br#","structuredContent":"#);
-            serde_json::to_writer(&mut out, structured)?;
-        }
-        out.extend_from_slice(br#","isError":"#);
-        out.extend_from_slice(if outcome.is_error { b"true" } else { b"false" });
         Ok(self.close(out))
     }
 }
 
-/// An error. Without a readable id it has none, as the revisions since 2025-11-25 ask.
-pub(super) fn error(frame: Frame, id: Option<&str>, error: &McpError, era: Era) -> Bytes {
+/// The members of what a tool answered.
+fn write_outcome(out: &mut Vec<u8>, outcome: &ToolOutcome) -> Result<(), serde_json::Error> {
+    out.extend_from_slice(br#""content":["#);
+    if !outcome.text.is_empty() || outcome.content.is_empty() {
+        out.extend_from_slice(br#"{"type":"text","text":"#);
+        serde_json::to_writer(&mut *out, &outcome.text)?;
+        out.extend_from_slice(if outcome.content.is_empty() { b"}" } else { b"}," });
+    }
+    for (number, content) in outcome.content.iter().enumerate() {
+        if number > 0 {
+            out.push(b',');
+        }
+        serde_json::to_writer(&mut *out, content)?;
+    }
+    out.push(b']');
+    if let Some(structured) = &outcome.structured {
+        out.extend_from_slice(br#","structuredContent":"#);
+        serde_json::to_writer(&mut *out, structured)?;
+    }
+    out.extend_from_slice(br#","isError":"#);
+    out.extend_from_slice(if outcome.is_error { b"true" } else { b"false" });
+    Ok(())
+}
+
+/// The `error` of an answer.
+pub(super) fn error_object(error: &McpError, era: Era) -> Value {
     let mut body = json!({ "code": error.code(era), "message": error.to_string() });
     if let Some(data) = error.data() {
         body["data"] = data;
     }
+    body
+}
+
+/// An error. Without a readable id it has none, as the revisions since 2025-11-25 ask.
+pub(super) fn error(frame: Frame, id: Option<&str>, error: &McpError, era: Era) -> Bytes {
+    let body = error_object(error, era);
     let (before, after) = (frame.before, frame.after);
     let text = match id {
         Some(id) => format!(r#"{before}{{"jsonrpc":"2.0","id":{id},"error":{body}}}{after}"#),
@@ -153,8 +196,6 @@ pub(super) fn error(frame: Frame, id: Option<&str>, error: &McpError, era: Era) 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn members(bytes: &Bytes) -> Value {

@@ -19,12 +19,14 @@ use super::{
     list::List,
     listen::PreparedListen,
     meta::{Meta, Params, Reference, Wanted},
-    method::{Method, Named},
+    method::Method,
     offer::{Lists, Offer},
     operation::Operation,
     progress::Progress,
     result::{self, Freshness, Writer},
     revision::{Era, Revision},
+    select::{notified, select},
+    task::{self, Inquiry},
 };
 use crate::{
     dialogue::{self, AskError, RequestKey},
@@ -289,6 +291,9 @@ impl McpServer {
             principal: headers.principal(),
             stop: self.parts.stop.clone(),
             trace: meta.trace(headers),
+            takes_tasks: era == Era::Modern
+                && offer.tasks.is_some()
+                && meta.declares(task::EXTENSION),
             ..CallContext::default()
         };
         let plain =
@@ -340,12 +345,21 @@ impl McpServer {
                 })
             }
             Method::Listen => {
-                let wanted = params.notifications()?;
+                let (wanted, context) = (params.notifications()?, context());
+                // "For non-declaring clients requesting task notifications", where there are tasks at all.
+                if !wanted.tasks.is_empty() && offer.tasks.is_some() && !context.takes_tasks {
+                    return Err(McpError::MissingExtension(task::EXTENSION));
+                }
                 for resource in wanted.resources.iter().filter_map(|uri| offer.resources.find(uri))
                 {
                     headers.check_scopes(resource.scopes())?;
                 }
-                Ok(Sorted::Listen { wanted, context: context() })
+                Ok(Sorted::Listen { wanted, context })
+            }
+            Method::TasksGet => self.sort_task(params, context(), || Ok(Inquiry::Get)),
+            Method::TasksCancel => self.sort_task(params, context(), || Ok(Inquiry::Cancel)),
+            Method::TasksUpdate => {
+                self.sort_task(params, context(), || params.task_answers().map(Inquiry::Update))
             }
             Method::ToolsList => list(&lists.tools),
             Method::ResourcesList => list(&lists.resources),
@@ -403,6 +417,25 @@ impl McpServer {
         };
         let work = Work::Tool(Arc::clone(tool), arguments);
         Ok(Sorted::Work { work, waits: waits || converses, context, messages })
+    }
+
+    /// What a question about a task comes to.
+    fn sort_task(
+        &self,
+        params: &Params<'_>,
+        context: CallContext,
+        inquiry: impl FnOnce() -> Result<Inquiry, McpError>,
+    ) -> Result<Sorted<'_>, McpError> {
+        let tasks = self.parts.offer.tasks.as_ref().ok_or(McpError::MethodNotFound)?;
+        // "For non-declaring clients issuing tasks/get, tasks/update, and tasks/cancel requests."
+        if !context.takes_tasks {
+            return Err(McpError::MissingExtension(task::EXTENSION));
+        }
+        if let Some(scope) = context.principal.lacks(tasks.scopes()) {
+            return Err(McpError::InsufficientScope(scope));
+        }
+        let work = Work::Task(Arc::clone(tasks), params.task_id()?.into(), inquiry()?);
+        Ok(Sorted::Work { work, waits: false, context, messages: None })
     }
 
     /// Lets a call talk to its client.
@@ -476,68 +509,4 @@ fn refuse(operation: Operation, id: Option<Id<'_>>, error: &McpError, era: Era) 
         lacking: error.lacking(),
         operation: operation.fail(status, error),
     })
-}
-
-/// A notification is never refused: nobody would read the refusal.
-fn notified(headers: &Headers<'_>, method: &str, params: Option<&RawValue>) -> Incoming {
-    if method != "notifications/cancelled" {
-        return Incoming::Accepted;
-    }
-    let request = Params::read(params).ok().and_then(|params| params.request_id());
-    match (headers.session(), request) {
-        (Some(session), Some(id)) => {
-            Incoming::Cancel(CallKey::new(&headers.principal(), session, id.as_json()))
-        }
-        (None, _) | (_, None) => Incoming::Accepted,
-    }
-}
-
-/// Which revision a request speaks, or why it cannot be served in any.
-fn select(
-    headers: &Headers<'_>,
-    method: Method,
-    request: &Request<'_>,
-    meta: &Meta<'_>,
-) -> Result<Revision, McpError> {
-    if method == Method::Initialize && !meta.names_version() {
-        return Ok(discover::negotiated(request.params.protocol_version().as_deref()));
-    }
-    let header = headers.protocol_version.text("MCP-Protocol-Version")?;
-    let named = meta.version()?;
-    let (header, named) = match (header, named) {
-        (None, None) if method == Method::Discover => {
-            return Err(McpError::MalformedParams(
-                "_meta io.modelcontextprotocol/protocolVersion is missing",
-            ));
-        }
-        (None, None) => return Ok(Revision::ASSUMED),
-        (None, Some(_)) => {
-            let why = "MCP-Protocol-Version is missing; send the version of _meta";
-            return Err(McpError::HeaderMismatch(why.into()));
-        }
-        (Some(header), Some(named)) if header != named => {
-            let why = "MCP-Protocol-Version differs from the version of _meta";
-            return Err(McpError::HeaderMismatch(why.into()));
-        }
-        (Some(header), named) => (header, named),
-    };
-    let revision = Revision::named(header).ok_or_else(|| McpError::unsupported(header))?;
-    match revision.era() {
-        Era::Legacy => {}
-        Era::Modern => {
-            if named.is_none() {
-                return Err(McpError::MalformedParams(
-                    "_meta io.modelcontextprotocol/protocolVersion is missing",
-                ));
-            }
-            meta.check_capabilities()?;
-            headers.check_method(&request.method)?;
-            match method.mirrored() {
-                Some(Named::Name) => headers.check_name("name", &request.params.name()?)?,
-                Some(Named::Uri) => headers.check_name("uri", &request.params.uri()?)?,
-                None => {}
-            }
-        }
-    }
-    Ok(revision)
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     model::{ClientId, Inbox, Message, MessageId},
-    queue::{IdempotencyKey, NewMessage, Notice, Sent, SentStatus, Taken, Topic},
+    queue::{IdempotencyKey, NewMessage, Notice, Sent, SentStatus, Taken, TaskRecord, Topic},
     telemetry::trace_of,
 };
 
@@ -59,6 +59,8 @@ pub enum Reply {
     Cancelled,
     /// The replica goes away: no answer yet, it will be in the inbox.
     AskAgain,
+    /// The client asks for it later ([`MessagingService::task`]), from any replica.
+    Task(Box<TaskRecord>),
 }
 
 /// Closes the wait when the call ends without its reply, so that the reply goes to the inbox.
@@ -86,7 +88,9 @@ impl Drop for OpenWait {
 }
 
 impl MessagingService {
-    /// Sends a question and waits for its answer.
+    /// Sends a question and waits for its answer, or answers with a task where the client takes one. It
+    /// waits all the same where the question has its answer already, and where the client has as many
+    /// tasks as waits may be open.
     ///
     /// # Errors
     /// A broken rule, or [`MessagingError::Queue`].
@@ -164,6 +168,10 @@ impl MessagingService {
         };
         // A failure to find out is no cancellation: every look asks again.
         let mut ended = matches!(given_up, Ok(true)).then_some(Ended::Cancelled);
+        // A handle says that the task is kept, which nobody knows of a question that is not confirmed.
+        if context.takes_tasks && open.armed && ended.is_none() && !asked.sent.unconfirmed {
+            self.become_task(&mut open, &mut asked, look, context).await?;
+        }
         while open.armed {
             let over = ended.is_some() || Instant::now() >= deadline;
             if (look || over) && self.take_reply(&mut open, &mut asked, context, &mut ended).await?
@@ -187,7 +195,8 @@ impl MessagingService {
             self.queue.wait_close(&inbox, open.wait).await?;
             open.armed = false;
         }
-        if asked.sent.notices_due {
+        // A handle has no room for notices: they stay due.
+        if asked.sent.notices_due && !matches!(asked.reply, Reply::Task(_)) {
             let (notices, told) = self.notices(&inbox).await;
             asked.notices = notices;
             asked.delivery = match asked.delivery.take() {
@@ -196,6 +205,27 @@ impl MessagingService {
             };
         }
         Ok(asked)
+    }
+
+    /// Makes the wait a task, unless it has its reply or may not be one.
+    async fn become_task(
+        &self,
+        open: &mut OpenWait,
+        asked: &mut Asked,
+        look: bool,
+        context: &CallContext,
+    ) -> Result<(), MessagingError> {
+        let hold = self.rules.task_hold;
+        if hold.is_zero() || (look && self.take_reply(open, asked, context, &mut None).await?) {
+            return Ok(());
+        }
+        if let Some(task) = self.queue.task_open(&open.inbox, open.wait, hold).await? {
+            let (inbox, wait, keep) = (open.inbox.clone(), open.wait, open.keep);
+            asked.delivery = self.settler().deliver(vec![Claim::Task { inbox, wait, keep }]);
+            asked.reply = Reply::Task(Box::new(task));
+            open.armed = false;
+        }
+        Ok(())
     }
 
     /// Looks for the reply. `true`: the wait has come to its end.

@@ -6,7 +6,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     model::{Inbox, MessageId},
-    queue::{LeaseId, Notice, QueueBackend, Stamp},
+    queue::{LeaseId, Notice, QueueBackend, Stamp, TaskRecord},
     telemetry::{MessageEvent, Metrics, Returned},
 };
 
@@ -35,6 +35,10 @@ pub(super) enum Claim {
     Lease { inbox: Inbox, lease: LeaseId, life: Duration, upto: Option<Stamp> },
     /// The reply to a wait. `keep`: a failed write leaves it parked, for the call's repetition.
     Reply { inbox: Inbox, wait: MessageId, keep: bool },
+    /// The handle of a task. `keep`: a failed write leaves its wait open, for the call's repetition.
+    Task { inbox: Inbox, wait: MessageId, keep: bool },
+    /// The reply of a task, to who asked for it. It stays there, however the write ends.
+    Fetched { task: Box<TaskRecord> },
     /// Notices that were told.
     Notices { sender: Inbox, ids: Vec<MessageId> },
 }
@@ -66,7 +70,10 @@ impl Settler {
                             self.metrics.messages(MessageEvent::Acknowledged, removed);
                         })
                     }
-                    Claim::Lease { upto: None, .. } => Ok(()),
+                    Claim::Lease { upto: None, .. } | Claim::Task { .. } => Ok(()),
+                    Claim::Fetched { task } => self.queue.task_done(task).await.map(|first| {
+                        self.metrics.messages(MessageEvent::Acknowledged, u64::from(first));
+                    }),
                     Claim::Reply { inbox, wait, .. } => {
                         let done = self.queue.wait_done(inbox, *wait).await;
                         self.metrics.messages(MessageEvent::Acknowledged, 1);
@@ -98,8 +105,12 @@ impl Settler {
                             }
                         })
                     }
-                    Claim::Reply { keep: true, .. } | Claim::Notices { .. } => Ok(()),
-                    Claim::Reply { inbox, wait, keep: false } => {
+                    Claim::Reply { keep: true, .. }
+                    | Claim::Task { keep: true, .. }
+                    | Claim::Fetched { .. }
+                    | Claim::Notices { .. } => Ok(()),
+                    Claim::Reply { inbox, wait, keep: false }
+                    | Claim::Task { inbox, wait, keep: false } => {
                         self.queue.wait_close(inbox, *wait).await
                     }
                 };
@@ -132,7 +143,10 @@ impl Delivery {
     pub fn keep_alive_every(&self) -> Duration {
         let lives = self.claims.iter().filter_map(|claim| match claim {
             Claim::Lease { life, .. } => Some(*life / 2),
-            Claim::Reply { .. } | Claim::Notices { .. } => None,
+            Claim::Reply { .. }
+            | Claim::Task { .. }
+            | Claim::Fetched { .. }
+            | Claim::Notices { .. } => None,
         });
         lives.min().unwrap_or(Duration::from_hours(1))
     }

@@ -14,6 +14,7 @@ mod receive;
 mod rules;
 mod sampling;
 mod send;
+mod task;
 mod waiters;
 mod waiting;
 mod watch;
@@ -30,6 +31,7 @@ pub use receive::{Acknowledge, ReceiveRequest, Received, ReceivedWhy};
 pub use rules::Rules;
 pub use sampling::{keep_sampled, keep_watching_readiness};
 pub use send::{Parcel, Posted, Refusal, SendRequest, SendResult};
+pub use task::{TaskLook, TaskProgress};
 pub use waiters::Waiters;
 pub use watch::InboxWatch;
 
@@ -66,6 +68,8 @@ pub struct CallContext {
     pub trace: Option<TraceParent>,
     /// The client, for what converses with it. The mailbox does not.
     pub exchange: Option<Arc<dyn Exchange>>,
+    /// The client of this very request takes a task for an answer: a handle by which it asks later.
+    pub takes_tasks: bool,
 }
 
 impl CallContext {

@@ -23,6 +23,8 @@ pub struct Rules {
     pub lease: Duration,
     /// Lease of a delivery that a receipt acknowledges.
     pub manual_lease: Duration,
+    /// How long a task holds what its question came to, beyond the wait; zero: there are no tasks.
+    pub task_hold: Duration,
     /// Messages of one fetch that names no number.
     pub fetch_messages: usize,
     /// Text of one fetch.

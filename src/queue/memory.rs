@@ -16,6 +16,7 @@ mod letter;
 mod mailbox;
 mod state;
 mod survey;
+mod tasks;
 mod waits;
 
 use std::{
@@ -30,7 +31,7 @@ use self::{directory::Directory, state::State};
 use super::{
     Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, FetchRequest, Fetched, Hub, InboxStat,
     LeaseId, LedgerEntry, Limits, NewMessage, Notice, Peek, Presence, Profile, QueueBackend,
-    QueueError, Sent, Stamp, Topic, Unready, WaitState, Wakeups,
+    QueueError, Sent, Stamp, TaskId, TaskRecord, Topic, Unready, WaitState, Wakeups,
 };
 use crate::{
     model::{Clock, Inbox, MessageId, Survey, Tenant},
@@ -180,6 +181,27 @@ impl QueueBackend for MemoryQueue {
     async fn wait_close(&self, inbox: &Inbox, wait: MessageId) -> Result<(), QueueError> {
         self.mail(|state, now_us| state.wait_close(inbox, wait, now_us));
         Ok(())
+    }
+
+    async fn task_open(
+        &self,
+        inbox: &Inbox,
+        wait: MessageId,
+        hold: Duration,
+    ) -> Result<Option<TaskRecord>, QueueError> {
+        Ok(self.mail(|state, now_us| state.task_open(inbox, wait, hold, now_us)))
+    }
+
+    async fn task(&self, id: &TaskId) -> Result<Option<TaskRecord>, QueueError> {
+        Ok(self.mail(|state, now_us| state.task(id, now_us)))
+    }
+
+    async fn task_done(&self, task: &TaskRecord) -> Result<bool, QueueError> {
+        Ok(self.mail(|state, _now_us| state.task_done(task)))
+    }
+
+    async fn task_cancel(&self, task: &TaskRecord) -> Result<bool, QueueError> {
+        Ok(self.mail(|state, now_us| state.task_cancel(task, now_us)))
     }
 
     async fn peek(&self, inbox: &Inbox) -> Result<Peek, QueueError> {

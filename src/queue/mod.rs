@@ -25,8 +25,8 @@ pub use error::{QueueError, Unready};
 pub use types::{
     Arrivals, Batch, Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor,
     FetchRequest, Fetched, IdempotencyKey, InboxStat, LeaseId, LedgerEntry, Limits, NewMessage,
-    Notice, Outcome, Peek, Presence, Profile, Sent, SentStatus, SessionKey, Stamp, Taken, Topic,
-    WaitState, Waiting,
+    Notice, Outcome, Peek, Presence, Profile, Sent, SentStatus, SessionKey, Stamp, Taken, TaskId,
+    TaskRecord, Topic, WaitState, Waiting,
 };
 pub use wakeups::{Hub, Wakeups};
 
@@ -108,6 +108,33 @@ pub trait QueueBackend: Send + Sync {
     /// handed out) and wakes its readers. Idempotent. A wait whose replica died ends by itself 10 s
     /// after its deadline.
     async fn wait_close(&self, inbox: &Inbox, wait: MessageId) -> Result<(), QueueError>;
+
+    /// Makes an open wait a task: a wait that is asked for by an id. `None`: the wait is over, or the client has
+    /// [`Limits::open_waits`] tasks already; then it stays as it was.
+    ///
+    /// * Until its deadline it takes a reply as any wait does. The replica that opened it need not live.
+    /// * A reply that nobody acknowledges within `hold`, or half of its life if that is less, goes to the
+    ///   inbox, marked if it was handed out.
+    /// * It is known until `hold` after its deadline, to every replica.
+    async fn task_open(
+        &self,
+        inbox: &Inbox,
+        wait: MessageId,
+        hold: Duration,
+    ) -> Result<Option<TaskRecord>, QueueError>;
+
+    /// The task of that id, as long as it is known. What its wait has come to,
+    /// [`wait_take`](Self::wait_take) says.
+    async fn task(&self, id: &TaskId) -> Result<Option<TaskRecord>, QueueError>;
+
+    /// The reply that was handed out reached who asked for it: it is acknowledged, and stays for whoever
+    /// asks again until the task ends, marked as redelivered. It no longer counts as an open wait. `true`:
+    /// it counts as acknowledged by this call.
+    async fn task_done(&self, task: &TaskRecord) -> Result<bool, QueueError>;
+
+    /// Gives a task up as [`wait_close`](Self::wait_close) does. `false`: it had come to its end before. That
+    /// is so once its reply was handed out, though nobody acknowledged it.
+    async fn task_cancel(&self, task: &TaskRecord) -> Result<bool, QueueError>;
 
     /// What an inbox holds, without taking anything.
     async fn peek(&self, inbox: &Inbox) -> Result<Peek, QueueError>;

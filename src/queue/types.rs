@@ -294,6 +294,76 @@ pub enum Taken {
     Gone,
 }
 
+/// The id of a task: a secret of 122 random bits that names nobody, made by the store. Its text is what
+/// clients get.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId {
+    /// Where a store of many parts looks for it.
+    shard: u8,
+    secret: [u8; 16],
+}
+
+impl TaskId {
+    /// A fresh id. The store says where it will look for it.
+    #[must_use]
+    pub fn in_shard(shard: u8) -> Self {
+        Self { shard, secret: *Uuid::new_v4().as_bytes() }
+    }
+
+    /// Where to look, and for what.
+    #[must_use]
+    pub fn parts(&self) -> (u8, &[u8; 16]) {
+        (self.shard, &self.secret)
+    }
+
+    /// The id that a text is. Each id has one text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let lower = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != 34 || !text.bytes().all(lower) {
+            return None;
+        }
+        let shard = u8::from_str_radix(&text[..2], 16).ok()?;
+        let secret = u128::from_str_radix(&text[2..], 16).ok()?.to_be_bytes();
+        Some(Self { shard, secret })
+    }
+
+    /// Its text. Who has it may ask for the task: never log it.
+    #[must_use]
+    pub fn expose(&self) -> String {
+        format!("{:02x}{:032x}", self.shard, u128::from_be_bytes(self.secret))
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TaskId")
+    }
+}
+
+/// A wait that is asked for by an id. Times are milliseconds since the Unix epoch by the store's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskRecord {
+    /// Its id.
+    pub id: TaskId,
+    /// Who asked the question.
+    pub inbox: Inbox,
+    /// The question, which names the wait.
+    pub wait: MessageId,
+    /// Who was asked.
+    pub peer: ClientId,
+    /// When it began.
+    pub created_ms: u64,
+    /// Until when it takes a reply.
+    pub deadline_ms: u64,
+    /// Until when it is known.
+    pub ends_ms: u64,
+    /// When it was given up.
+    pub cancelled_ms: Option<u64>,
+    /// When the store said so.
+    pub now_ms: u64,
+}
+
 /// What an inbox holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peek {

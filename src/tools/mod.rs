@@ -13,6 +13,7 @@ pub(crate) mod list_clients;
 pub(crate) mod markdown;
 mod message_status;
 mod outcome;
+mod questions;
 mod recipients;
 mod recipients_config;
 pub(crate) mod rfc3339;
@@ -22,6 +23,7 @@ mod send_message;
 mod send_message_and_wait;
 mod send_message_without_waiting;
 mod send_results;
+mod task;
 mod views;
 
 use std::sync::Arc;
@@ -35,6 +37,9 @@ use crate::{
     model::Scope,
     telemetry::Refusal,
 };
+
+pub(crate) use rfc3339::rfc3339;
+pub use task::{Task, TaskError, TaskState, Tasks};
 
 /// The arguments of a call, as sent. Unknown ones are ignored.
 pub type Arguments = Map<String, Value>;
@@ -96,6 +101,9 @@ pub struct ToolOutcome {
     pub store_failed: bool,
     /// Why it was refused before the mailbox saw it.
     pub refusal: Option<Refusal>,
+    /// The call is answered later: its client gets this handle, and nothing else of the outcome. Only where
+    /// [`CallContext::takes_tasks`] says that it may.
+    pub task: Option<Box<Task>>,
 }
 
 /// A call came to nothing, and its model cannot mend it.
@@ -107,6 +115,9 @@ pub enum ToolError {
     /// It needs this capability of the client, which did not declare it.
     #[error("the client must have the capability {0:?}")]
     MissingCapability(&'static str),
+    /// It can only be answered later, and its client does not know the tasks extension.
+    #[error("the client must know the tasks extension")]
+    NeedsTask,
     /// What the client itself brought (not the model) is wrong.
     #[error("{0}")]
     Invalid(&'static str),
@@ -171,6 +182,13 @@ pub fn registry(messaging: MessagingService) -> ToolRegistry {
         Arc::new(send_message_without_waiting::SendMessageWithoutWaiting { messaging: mailbox() }),
         Arc::new(list_clients::ListClients::alias(messaging)),
     ])
+}
+
+/// Where the tasks of a mailbox are asked for; `None`: its rules have none.
+#[must_use]
+pub fn tasks(messaging: MessagingService) -> Option<Arc<dyn Tasks>> {
+    let holds = !messaging.rules().task_hold.is_zero();
+    holds.then(|| Arc::new(questions::Questions { messaging }) as Arc<dyn Tasks>)
 }
 
 #[cfg(test)]

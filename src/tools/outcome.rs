@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{ToolError, ToolOutcome, arguments::BadArgument};
+use super::{Task, ToolError, ToolOutcome, arguments::BadArgument};
 use crate::{
     messaging::{Delivery, MessagingError},
     queue::QueueError,
@@ -97,6 +97,11 @@ impl ToolOutcome {
     /// Given up by its client: nothing is to be written.
     fn cancelled() -> Self {
         Self { text: "cancelled".to_owned(), cancelled: true, ..Self::default() }
+    }
+
+    /// Answered later.
+    pub(super) fn later(task: Task, delivery: Option<Delivery>) -> Self {
+        Self { task: Some(Box::new(task)), delivery, ..Self::default() }
     }
 
     /// With the handle of what it carries.

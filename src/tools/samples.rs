@@ -13,7 +13,7 @@ use crate::{
     queue::{
         Browsed, CallKey, ClientPage, ClientQuery, FetchRequest, Fetched, InboxStat, LeaseId,
         LedgerEntry, NewMessage, Notice, Peek, Presence, Profile, QueueBackend, QueueError, Sent,
-        SentStatus, Stamp, Topic, Unready, WaitState, Wakeups,
+        SentStatus, Stamp, TaskId, TaskRecord, Topic, Unready, WaitState, Wakeups,
     },
     telemetry::{Metrics, Readiness},
 };
@@ -68,6 +68,7 @@ pub(super) fn rules() -> Rules {
         default_wait: Duration::from_secs(55),
         lease: Duration::from_secs(10),
         manual_lease: Duration::from_mins(1),
+        task_hold: Duration::from_secs(60),
         fetch_messages: 50,
         fetch_bytes: 262_144,
         presence: Duration::from_mins(2),
@@ -138,6 +139,23 @@ impl QueueBackend for Down {
         down()
     }
     async fn wait_close(&self, _: &Inbox, _: MessageId) -> Result<(), QueueError> {
+        down()
+    }
+    async fn task_open(
+        &self,
+        _: &Inbox,
+        _: MessageId,
+        _: Duration,
+    ) -> Result<Option<TaskRecord>, QueueError> {
+        down()
+    }
+    async fn task(&self, _: &TaskId) -> Result<Option<TaskRecord>, QueueError> {
+        down()
+    }
+    async fn task_done(&self, _: &TaskRecord) -> Result<bool, QueueError> {
+        down()
+    }
+    async fn task_cancel(&self, _: &TaskRecord) -> Result<bool, QueueError> {
         down()
     }
     async fn peek(&self, _: &Inbox) -> Result<Peek, QueueError> {

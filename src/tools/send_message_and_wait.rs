@@ -11,13 +11,14 @@ use super::{
     definition::{self, Effect, about, of, one_of},
     markdown,
     outcome::{self, Stop},
-    recipients,
+    questions, recipients,
     send_results::accepted_line,
     views::{self, MessageView, NoticeView},
 };
 use crate::{
     messaging::{AskRequest, Asked, CallContext, MessagingService, Reply, Rules},
-    model::{ClientId, MessageId, Principal, Scope},
+    model::{ClientId, Message, MessageId, Principal, Scope},
+    queue::Notice,
 };
 
 /// The tool.
@@ -141,15 +142,14 @@ struct Terms {
 }
 
 fn render(asked: Asked, terms: &Terms) -> Result<ToolOutcome, Stop> {
-    let who = terms.recipient.expose();
     let mut text = String::new();
     let mut reply = None;
-    match &asked.reply {
-        Reply::Message(message) => {
-            text = format!("{who} replied to your message_id {}.\n", asked.sent.id);
-            markdown::messages(&mut text, std::slice::from_ref(message));
-            text.push('\n');
-            reply = Some(MessageView::from(&**message));
+    match asked.reply {
+        Reply::Message(message) => reply = Some(message),
+        Reply::Task(task) => {
+            let mut text = String::from("Waiting for the reply: ");
+            accepted_line(&mut text, &terms.recipient, &asked.sent);
+            return Ok(ToolOutcome::later(questions::begun(&task, text), asked.delivery));
         }
         Reply::Pending => {
             text.push_str(if terms.waits { "No reply yet: " } else { "Sent without waiting: " });
@@ -167,22 +167,54 @@ fn render(asked: Asked, terms: &Terms) -> Result<ToolOutcome, Stop> {
         }
         Reply::Cancelled => return Err(Stop::Cancelled),
     }
-    if asked.other_messages > 0 {
-        let others = markdown::counted(asked.other_messages, "other message");
-        text.push_str(&others);
-        text.push_str(" in your inbox: get_messages.\n");
-    }
-    markdown::notices(&mut text, &asked.notices);
-    let answer = Answer {
-        message_id: asked.sent.id,
-        status: if reply.is_some() { "replied" } else { "pending" },
+    let told = Told {
+        recipient: &terms.recipient,
+        question: asked.sent.id,
+        reply: reply.as_deref(),
         // Whoever has the reply knows that the question arrived.
         unconfirmed: asked.sent.unconfirmed && reply.is_none(),
-        reply,
         other_messages: asked.other_messages,
-        notices: views::all(&asked.notices),
+        notices: &asked.notices,
     };
-    Ok(ToolOutcome::answer(text, &answer)?.carrying(asked.delivery))
+    Ok(told.with(text)?.carrying(asked.delivery))
+}
+
+/// What is told of a question in the end.
+pub(super) struct Told<'a> {
+    pub recipient: &'a ClientId,
+    pub question: MessageId,
+    pub reply: Option<&'a Message>,
+    pub unconfirmed: bool,
+    pub other_messages: u64,
+    pub notices: &'a [Notice],
+}
+
+impl Told<'_> {
+    /// In words; `without` is said if there is no reply.
+    pub(super) fn with(&self, without: String) -> Result<ToolOutcome, Stop> {
+        let mut text = without;
+        if let Some(reply) = self.reply {
+            let who = self.recipient.expose();
+            text = format!("{who} replied to your message_id {}.\n", self.question);
+            markdown::messages(&mut text, std::slice::from_ref(reply));
+            text.push('\n');
+        }
+        if self.other_messages > 0 {
+            let others = markdown::counted(self.other_messages, "other message");
+            text.push_str(&others);
+            text.push_str(" in your inbox: get_messages.\n");
+        }
+        markdown::notices(&mut text, self.notices);
+        let answer = Answer {
+            message_id: self.question,
+            status: if self.reply.is_some() { "replied" } else { "pending" },
+            unconfirmed: self.unconfirmed,
+            reply: self.reply.map(MessageView::from),
+            other_messages: self.other_messages,
+            notices: views::all(self.notices),
+        };
+        ToolOutcome::answer(text, &answer)
+    }
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod replicas;
 mod resources;
 mod rmcp_client;
 mod secrets;
+mod tasks;
 mod tls;
 mod traces;
 mod upstream;

@@ -12,6 +12,7 @@ mod ledger;
 mod limits;
 mod order;
 mod survey;
+mod tasks;
 mod waiting;
 mod waits;
 mod wakeups;

@@ -14,7 +14,7 @@ use mcp_messaging::{
     model::{Message, MessageId, MessageState},
     queue::{
         Browsed, FetchRequest, Fetched, LeaseId, NewMessage, Outcome, Presence, QueueError, Sent,
-        Stamp, Taken,
+        Stamp, Taken, TaskRecord,
     },
 };
 use proptest::{prelude::*, test_runner::TestRunner};
@@ -38,6 +38,9 @@ enum Op {
     Take { question: usize },
     Done { question: usize },
     Close { question: usize },
+    Task { question: usize },
+    TaskDone { task: usize },
+    TaskCancel { task: usize },
     Peek { client: usize },
     Browse { client: usize, max: usize },
     Ledger { client: usize },
@@ -60,6 +63,9 @@ fn op() -> impl Strategy<Value = Op> {
         4 => any().prop_map(|question| Op::Take { question }),
         2 => any().prop_map(|question| Op::Done { question }),
         2 => any().prop_map(|question| Op::Close { question }),
+        3 => any().prop_map(|question| Op::Task { question }),
+        3 => any().prop_map(|task| Op::TaskDone { task }),
+        1 => any().prop_map(|task| Op::TaskCancel { task }),
         1 => client().prop_map(|client| Op::Peek { client }),
         3 => (client(), 0..4_usize).prop_map(|(client, max)| Op::Browse { client, max }),
         2 => client().prop_map(|client| Op::Ledger { client }),
@@ -93,6 +99,7 @@ fn told(message: &Message) -> String {
 struct Side<'a> {
     store: &'a Backend,
     batches: Vec<(usize, Stamp)>,
+    tasks: Vec<TaskRecord>,
     /// What it handed out, and how often unmarked.
     handed: BTreeMap<MessageId, u32>,
 }
@@ -257,6 +264,29 @@ async fn step(script: &mut Script, sides: &mut [Side<'_>; 2], op: &Op) {
                 side.store.wait_close(&client, question).await.unwrap();
             }
         }
+        Op::Task { question } => {
+            let Some(&(client, question)) = pick(&script.questions, question) else { return };
+            for side in sides {
+                let client = inbox(&script.names[client]);
+                let task = side.store.task_open(&client, question, secs(120)).await.unwrap();
+                answers.push(format!("{:?}", task.as_ref().map(|task| (task.wait, &task.peer))));
+                side.tasks.extend(task);
+            }
+        }
+        Op::TaskDone { task } => {
+            for side in sides {
+                let Some(task) = pick(&side.tasks, task) else { return };
+                answers.push(side.store.task_done(task).await.unwrap().to_string());
+            }
+        }
+        Op::TaskCancel { task } => {
+            for side in sides {
+                let Some(task) = pick(&side.tasks, task) else { return };
+                let given_up = side.store.task_cancel(task).await.unwrap();
+                let known = side.store.task(&task.id).await.unwrap().unwrap();
+                answers.push(format!("{given_up} {}", known.cancelled_ms.is_some()));
+            }
+        }
         Op::Peek { client } => {
             for side in sides {
                 let peek = side.store.peek(&inbox(&script.names[client])).await.unwrap();
@@ -356,7 +386,8 @@ async fn same_history(one: &Backend, other: &Backend, ops: &[Op]) {
         leases: Vec::new(),
         accepted: BTreeSet::new(),
     };
-    let side = |store| Side { store, batches: Vec::new(), handed: BTreeMap::new() };
+    let side =
+        |store| Side { store, batches: Vec::new(), tasks: Vec::new(), handed: BTreeMap::new() };
     let mut sides = [side(one), side(other)];
     for op in ops {
         step(&mut script, &mut sides, op).await;

@@ -52,6 +52,7 @@ fn rules() -> Rules {
         default_wait: secs(55),
         lease: secs(10),
         manual_lease: secs(60),
+        task_hold: secs(60),
         fetch_messages: 3,
         fetch_bytes: 262_144,
         presence: secs(120),

@@ -213,7 +213,7 @@ fn reads() -> Vec<(&'static str, &'static str, Value)> {
 async fn read(agent: &Agent, (method, name, params): &(&str, &str, Value)) -> (u16, String) {
     let mut params = params.clone();
     params["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientCapabilities": {}});
+        "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}}});
     let body =
         json!({"jsonrpc": "2.0", "id": "canary-request", "method": method, "params": params});
     let headers =
@@ -277,6 +277,18 @@ async fn say_everything(replica: &Replica) -> Vec<String> {
     replica.get("/mcp?canary=canary").await;
     replica.get("/api/sessions?token=canary").await;
 
+    // A handle, which whoever has it may ask by.
+    let question = json!({"name": "send_message_and_wait", "arguments": {"sender_id": alice.id,
+        "recipient_id": "canary-bob", "message": "canary-later", "timeout": 60}});
+    let (_, said) = read(&alice, &("tools/call", "send_message_and_wait", question)).await;
+    let (_, handle) = said.split_once(r#""taskId":""#).expect("a handle");
+    let handle = handle.split('"').next().unwrap().to_owned();
+    for method in ["tasks/get", "tasks/update", "tasks/cancel", "tasks/list"] {
+        let params = json!({"taskId": handle, "inputResponses": {"canary": {"canary": 1}}});
+        let (status, said) = read(&alice, &(method, &*handle, params)).await;
+        assert!(status < 500, "{method}: {said}");
+    }
+
     // What the server made: a receipt and a session. And a foreign receipt.
     alice.send("canary-dave", "canary-held").await;
     let held =
@@ -317,7 +329,7 @@ async fn say_everything(replica: &Replica) -> Vec<String> {
     replica.waiters(0).await;
 
     // What somebody else is told when something is wrong with his own request.
-    let secrets = vec![receipt, session];
+    let secrets = vec![receipt, session, handle];
     bystander(replica, &secrets).await;
     secrets
 }

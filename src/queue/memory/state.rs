@@ -10,7 +10,9 @@ use super::{
     ledger::{Delivered, Row, RowKey},
     letter::{Handed, Letter},
     mailbox::{Head, Mailbox, Turn},
-    micros, until,
+    micros,
+    tasks::Tasks,
+    until,
     waits::WaitLook,
 };
 use crate::{
@@ -27,13 +29,14 @@ const WHEEL_STEPS: usize = 2;
 
 /// The mail of all clients.
 pub(super) struct State {
-    limits: Limits,
+    pub(super) limits: Limits,
     pub(super) mailboxes: HashMap<Arc<str>, Mailbox>,
     /// Every mailbox once, in the order of the next visit.
     wheel: VecDeque<Arc<str>>,
     pub(super) wakes: Vec<Topic>,
     /// Messages found to have expired unread, and not yet counted.
     expired: u64,
+    pub(super) tasks: Tasks,
 }
 
 /// What a row of a ledger says now.
@@ -51,6 +54,7 @@ impl State {
             wheel: VecDeque::new(),
             wakes: Vec::new(),
             expired: 0,
+            tasks: Tasks::default(),
         }
     }
 
@@ -64,7 +68,7 @@ impl State {
         std::mem::take(&mut self.expired)
     }
 
-    fn get(&mut self, inbox: &Inbox) -> Option<&mut Mailbox> {
+    pub(super) fn get(&mut self, inbox: &Inbox) -> Option<&mut Mailbox> {
         self.mailboxes.get_mut(inbox.name())
     }
 
@@ -78,7 +82,7 @@ impl State {
     }
 
     /// Ends what is over in one inbox.
-    fn settle(&mut self, inbox: &Inbox, now_us: u64) {
+    pub(super) fn settle(&mut self, inbox: &Inbox, now_us: u64) {
         if self.get(inbox).is_some_and(|mailbox| mailbox.settle(now_us)) {
             self.wakes.push(Topic::Inbox(inbox.clone()));
         }
@@ -162,7 +166,7 @@ impl State {
             mailbox.keys.insert(key, Mark { id: *id, digest, row, until_us: letter.expires_us });
         }
         let (status, topic) = if let Some(wait) = answers {
-            mailbox.park(wait, letter);
+            mailbox.park(wait, letter, now_us);
             (SentStatus::Replied, Topic::Reply(recipient.clone(), wait))
         } else {
             mailbox.push(letter);
@@ -288,9 +292,9 @@ impl State {
         }
     }
 
-    fn note_acknowledged(&mut self, letter: &Letter) {
-        let Some(mailbox) = self.get(&letter.sender) else { return };
-        if let Some(key) = letter.row
+    pub(super) fn note_acknowledged(&mut self, sender: &Inbox, row: Option<RowKey>) {
+        let Some(mailbox) = self.get(sender) else { return };
+        if let Some(key) = row
             && let Some(row) = mailbox.ledger.get_mut(key)
         {
             row.acknowledged = true;
@@ -305,7 +309,7 @@ impl State {
             self.wakes.push(Topic::Inbox(inbox.clone()));
         }
         for letter in &removed {
-            self.note_acknowledged(letter);
+            self.note_acknowledged(&letter.sender, letter.row);
         }
         removed.len() as u64
     }
@@ -347,7 +351,7 @@ impl State {
 
     pub(super) fn wait_done(&mut self, inbox: &Inbox, wait: MessageId) {
         if let Some(reply) = self.get(inbox).and_then(|mailbox| mailbox.end_wait(wait)) {
-            self.note_acknowledged(&reply);
+            self.note_acknowledged(&reply.sender, reply.row);
         }
     }
 

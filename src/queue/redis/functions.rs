@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 const SOURCE: &str = include_str!("../../../migrations/functions/mb1.lua");
 
 /// The revision of [`SOURCE`]; a test holds it to the file.
-pub(super) const REVISION: i64 = 4;
+pub(super) const REVISION: i64 = 5;
 
 /// One function of the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,10 @@ pub(super) enum Operation {
     WaitTake,
     WaitDone,
     WaitClose,
+    TaskOpen,
+    TaskFind,
+    TaskDone,
+    TaskCancel,
     Contact,
     Peek,
     Browse,
@@ -43,7 +47,7 @@ pub(super) enum Operation {
 
 impl Operation {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Self; 25] = [
+    pub(super) const ALL: [Self; 29] = [
         Self::Send,
         Self::Fetch,
         Self::Ack,
@@ -54,6 +58,10 @@ impl Operation {
         Self::WaitTake,
         Self::WaitDone,
         Self::WaitClose,
+        Self::TaskOpen,
+        Self::TaskFind,
+        Self::TaskDone,
+        Self::TaskCancel,
         Self::Contact,
         Self::Peek,
         Self::Browse,
@@ -84,6 +92,10 @@ impl Operation {
             Self::WaitTake => "mb1_wait_take",
             Self::WaitDone => "mb1_wait_done",
             Self::WaitClose => "mb1_wait_close",
+            Self::TaskOpen => "mb1_task_open",
+            Self::TaskFind => "mb1_task_find",
+            Self::TaskDone => "mb1_task_done",
+            Self::TaskCancel => "mb1_task_cancel",
             Self::Contact => "mb1_contact",
             Self::Peek => "mb1_peek",
             Self::Browse => "mb1_browse",

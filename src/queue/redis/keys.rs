@@ -4,7 +4,7 @@ use fred::{bytes::Bytes, types::Value};
 
 use crate::{
     model::{Inbox, MessageId, Tenant},
-    queue::{CallKey, Topic},
+    queue::{CallKey, TaskId, Topic},
 };
 
 /// Inboxes are spread over this many buckets. Fixed for the life of contract 1: a bucket is the hash
@@ -131,6 +131,17 @@ pub(super) fn cancelled(call: &CallKey) -> (Value, u8) {
     (Value::String(format!("mb1:{{b{bucket}}}:c:{}", hex(call.as_bytes())).into()), bucket)
 }
 
+/// A fresh id of a task of this inbox: its first byte is the bucket, so that it is found by its id alone.
+pub(super) fn new_task(inbox: &Inbox) -> TaskId {
+    TaskId::in_shard(bucket_of(inbox.name().as_bytes()))
+}
+
+/// The key of a task, and its bucket.
+pub(super) fn task(id: &TaskId) -> (Value, u8) {
+    let (bucket, secret) = id.parts();
+    (Value::String(format!("mb1:{{b{bucket}}}:t:{}", hex(secret)).into()), bucket)
+}
+
 /// The name of a topic inside a replica, and the bucket whose channel carries its wake-ups.
 pub(super) fn topic(topic: &Topic) -> (String, u8) {
     match topic {
@@ -218,6 +229,15 @@ mod tests {
             format!("mb1:{{b{bucket}}}:default/alice:d:0123456789abcdef")
         );
         assert_eq!(inbox_of(&keys.meta().as_str().unwrap()).unwrap().name(), "default/alice");
+    }
+
+    #[test]
+    fn a_task_stands_in_the_slot_of_its_inbox() {
+        let alice = inbox("alice");
+        let (key, bucket) = task(&new_task(&alice));
+        assert_eq!(bucket, InboxKeys::new(&alice).bucket);
+        let key = key.as_str().unwrap();
+        assert!(key.starts_with(&format!("mb1:{{b{bucket}}}:t:")) && !key.contains("alice"));
     }
 
     #[test]

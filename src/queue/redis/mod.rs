@@ -19,6 +19,7 @@ mod reply;
 mod send;
 mod subscriber;
 mod survey;
+mod tasks;
 
 use std::{
     collections::HashSet,
@@ -46,7 +47,8 @@ use self::{
 use super::{
     Batch, Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor, FetchRequest,
     Fetched, InboxStat, LeaseId, LedgerEntry, Limits, NewMessage, Notice, Outcome, Peek, Presence,
-    Profile, QueueBackend, QueueError, Sent, Stamp, Taken, Topic, Unready, WaitState, Wakeups,
+    Profile, QueueBackend, QueueError, Sent, Stamp, Taken, TaskId, TaskRecord, Topic, Unready,
+    WaitState, Wakeups,
 };
 use crate::{
     model::{ClientId, Inbox, MessageId, Survey, Tenant},
@@ -323,6 +325,27 @@ impl QueueBackend for RedisQueue {
         let args = vec![bytes(wait.as_bytes()), self.keep(), self.options_alone()];
         self.call(Operation::WaitClose, keys.bucket, keys.all(), args).await?;
         Ok(())
+    }
+
+    async fn task_open(
+        &self,
+        inbox: &Inbox,
+        wait: MessageId,
+        hold: Duration,
+    ) -> Result<Option<TaskRecord>, QueueError> {
+        self.open_task(inbox, wait, hold).await
+    }
+
+    async fn task(&self, id: &TaskId) -> Result<Option<TaskRecord>, QueueError> {
+        self.find_task(id).await
+    }
+
+    async fn task_done(&self, task: &TaskRecord) -> Result<bool, QueueError> {
+        self.finish_task(task).await
+    }
+
+    async fn task_cancel(&self, task: &TaskRecord) -> Result<bool, QueueError> {
+        self.cancel_task(task).await
     }
 
     async fn peek(&self, inbox: &Inbox) -> Result<Peek, QueueError> {

@@ -71,6 +71,7 @@ pub(crate) fn rules() -> Rules {
         default_wait: Duration::from_secs(55),
         lease: Duration::from_millis(400),
         manual_lease: Duration::from_secs(60),
+        task_hold: Duration::from_secs(60),
         fetch_messages: 50,
         fetch_bytes: 64 << 20,
         presence: Duration::from_secs(300),

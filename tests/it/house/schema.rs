@@ -12,6 +12,9 @@ use super::Reply;
 
 type Key = (&'static str, String);
 
+/// The tasks extension of the latest revision.
+const TASKS: &str = "2026-07-28-tasks";
+
 const SCHEMAS: [(&str, &str); 4] = [
     ("2025-03-26", include_str!("../schemas/2025-03-26.json")),
     ("2025-06-18", include_str!("../schemas/2025-06-18.json")),
@@ -21,7 +24,8 @@ const SCHEMAS: [(&str, &str); 4] = [
 
 static DOCUMENTS: LazyLock<HashMap<&str, Value>> = LazyLock::new(|| {
     let read = |(revision, text)| (revision, serde_json::from_str(text).unwrap());
-    SCHEMAS.into_iter().map(read).collect()
+    let tasks = (TASKS, include_str!("../schemas/2026-07-28-tasks.json"));
+    SCHEMAS.into_iter().chain([tasks]).map(read).collect()
 });
 
 static VALIDATORS: LazyLock<Mutex<HashMap<Key, Arc<Validator>>>> = LazyLock::new(Mutex::default);
@@ -92,9 +96,19 @@ pub(crate) fn message(revision: &'static str, method: &str, message: &Value) {
         return fits(revision, definition.unwrap_or_else(|| panic!("no {own}")), message);
     }
     if let Some(result) = message.get("result") {
-        let required = result["resultType"] == "input_required";
-        let definition = if required { "InputRequiredResult" } else { result_of(method) };
-        fits(revision, definition, result);
+        match (method, result["resultType"].as_str()) {
+            ("tools/call", Some("task")) => fits(TASKS, "CreateTaskResult", result),
+            ("tasks/get", _) => {
+                fits(TASKS, "GetTaskResult", result);
+                if let Some(outcome) = result.get("result") {
+                    fits(revision, "CallToolResult", outcome);
+                }
+            }
+            ("tasks/update", _) => fits(TASKS, "UpdateTaskResult", result),
+            ("tasks/cancel", _) => fits(TASKS, "CancelTaskResult", result),
+            (_, Some("input_required")) => fits(revision, "InputRequiredResult", result),
+            _ => fits(revision, result_of(method), result),
+        }
         let response = ["JSONRPCResultResponse", "JSONRPCResponse"];
         let response = response.into_iter().find(|name| has(revision, name)).unwrap();
         return fits(revision, response, message);

@@ -14,7 +14,7 @@ use mcp_messaging::{
     queue::{
         Batch, Browsed, CallKey, ClientPage, ClientQuery, FetchRequest, Fetched, Hub, InboxStat,
         LeaseId, LedgerEntry, NewMessage, Notice, Outcome, Peek, Presence, Profile, QueueBackend,
-        QueueError, Sent, Stamp, Topic, Unready, WaitState, Wakeups,
+        QueueError, Sent, Stamp, TaskId, TaskRecord, Topic, Unready, WaitState, Wakeups,
     },
     telemetry::Readiness,
 };
@@ -190,6 +190,27 @@ impl QueueBackend for Store {
 
     async fn wait_close(&self, _: &Inbox, _: MessageId) -> Result<(), QueueError> {
         Ok(())
+    }
+
+    async fn task_open(
+        &self,
+        _: &Inbox,
+        _: MessageId,
+        _: Duration,
+    ) -> Result<Option<TaskRecord>, QueueError> {
+        Err(QueueError::Timeout)
+    }
+
+    async fn task(&self, _: &TaskId) -> Result<Option<TaskRecord>, QueueError> {
+        Err(QueueError::Timeout)
+    }
+
+    async fn task_done(&self, _: &TaskRecord) -> Result<bool, QueueError> {
+        Err(QueueError::Timeout)
+    }
+
+    async fn task_cancel(&self, _: &TaskRecord) -> Result<bool, QueueError> {
+        Err(QueueError::Timeout)
     }
 
     async fn peek(&self, _: &Inbox) -> Result<Peek, QueueError> {

@@ -84,7 +84,12 @@ impl Snapshot {
     fn take(redis: &mut Talk, names: &[String]) -> Self {
         let mut words = vec!["EVAL", include_str!("snapshot.lua"), "0"];
         words.extend(names.iter().map(String::as_str));
-        let Reply::Array(lines) = redis.command(&words) else { panic!("no snapshot") };
+        let lines = match redis.command(&words) {
+            Reply::Array(lines) => lines,
+            other @ (Reply::Text(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Nil) => {
+                panic!("no snapshot: {other:?}")
+            }
+        };
         let mut snapshot = Self::default();
         for line in lines {
             let Reply::Array(words) = line else { panic!("no line: {line:?}") };

@@ -39,7 +39,7 @@ for _, client in ipairs(ARGV) do
       local all = call('HGETALL', key)
       for i = 1, #all, 2 do
         if string.sub(all[i], 1, 1) == 'w' then
-          local deadline, state, peer = string.match(all[i + 1], '^(%d+)|(%d)|(.*)$')
+          local deadline, state, peer = string.match(all[i + 1], '^(%d+)|(%d)|%d+|%d+|(.*)$')
           say({ client, 'w', hex(string.sub(all[i], 2)), deadline, state, peer })
         end
       end
