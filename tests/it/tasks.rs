@@ -47,7 +47,7 @@ const TASKS: &str = "io.modelcontextprotocol/tasks";
 const LATEST: &str = "2026-07-28";
 
 /// A client of the latest revision.
-struct Modern {
+pub(crate) struct Modern {
     agent: Agent,
     /// Whether it declares the tasks extension.
     declares: bool,
@@ -55,7 +55,11 @@ struct Modern {
 
 impl Modern {
     fn of(replica: &Replica, id: &str) -> Self {
-        Self { agent: replica.agent(id), declares: true }
+        Self::by(replica.agent(id))
+    }
+
+    pub(crate) fn by(agent: Agent) -> Self {
+        Self { agent, declares: true }
     }
 
     fn undeclared(replica: &Replica, id: &str) -> Self {
@@ -70,9 +74,7 @@ impl Modern {
         });
         let mut request = self
             .agent
-            .http
-            .post(&self.agent.url)
-            .header("accept", "application/json, text/event-stream")
+            .post()
             .header("mcp-protocol-version", LATEST)
             .header("mcp-method", method);
         if let Some(name) = params["name"].as_str().or(params["taskId"].as_str()) {
@@ -82,7 +84,7 @@ impl Modern {
     }
 
     /// Status and answer, which the schemas have.
-    async fn ask(&self, method: &str, params: Value) -> (u16, Value) {
+    pub(crate) async fn ask(&self, method: &str, params: Value) -> (u16, Value) {
         let answer = self.request(method, params).send().await.unwrap();
         let status = answer.status().as_u16();
         let text = answer.text().await.unwrap();
@@ -104,13 +106,13 @@ impl Modern {
     }
 
     /// Asks `whom`; the handle.
-    async fn begin(&self, whom: &str, timeout: u64) -> Value {
+    pub(crate) async fn begin(&self, whom: &str, timeout: u64) -> Value {
         let task = self.result("tools/call", self.question(whom, timeout)).await;
         assert_eq!((&task["resultType"], &task["status"]), (&json!("task"), &json!("working")));
         task
     }
 
-    async fn get(&self, task: &Value) -> Value {
+    pub(crate) async fn get(&self, task: &Value) -> Value {
         self.result("tasks/get", json!({ "taskId": task["taskId"] })).await
     }
 

@@ -8,11 +8,15 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{guarded, holder, key, sealed};
-use crate::support::{Agent, Listener, Replica, Store};
+use crate::{
+    support::{Agent, Listener, Replica, Store},
+    tasks::Modern,
+};
 
 on_every_store!(
     nobody_cancels_the_call_of_another,
     what_another_was_given_opens_nothing,
+    a_task_is_its_clients_only,
     a_key_of_several_clients_is_each_of_them,
     what_waits_ends_with_its_key,
 );
@@ -95,6 +99,35 @@ async fn what_another_was_given_opens_nothing(store: Store) {
     assert_eq!((&asked["status"], &asked["other_messages"]), (&json!("pending"), &json!(1)));
     let mail = alice.fetch(0).await;
     assert_eq!(mail["messages"][0]["from"], "eve", "and it says whose it is");
+}
+
+async fn a_task_is_its_clients_only(store: Store) {
+    let site = guarded(store, &[]).await;
+    let asker = |scopes| {
+        let key = sealed(&key("acme", "alice", scopes));
+        Modern::by(site.there().agent("alice").with_key(&key))
+    };
+    let alice = asker("read,send");
+    let task = alice.begin("bob", 30).await;
+    let id = json!({"taskId": task["taskId"]});
+    let bob = holder(site.here(), "bob");
+    let question = bob.fetch(20).await["messages"][0]["message_id"].clone();
+    // The handle is known to who is somebody else, to her namesake, and to a key of hers that may not read.
+    let twin = site.there().agent("alice").with_key(&sealed(&key("other", "alice", "read,send")));
+    for other in [holder(site.there(), "eve"), twin] {
+        let other = Modern::by(other);
+        for method in ["tasks/get", "tasks/cancel"] {
+            let (status, refused) = other.ask(method, id.clone()).await;
+            assert_eq!((status, &refused["error"]["code"]), (200, &json!(-32602)), "{refused}");
+        }
+    }
+    let (status, refused) = asker("send").ask("tasks/get", id.clone()).await;
+    assert_eq!(status, 403, "{refused}");
+    let answer = json!({"recipient_id": "alice", "message": "this", "in_reply_to": question});
+    bob.call("send_message", answer).await;
+    let answered = alice.get(&task).await;
+    assert_eq!(answered["status"], "completed", "{answered}");
+    assert!(answered.to_string().contains("this"), "{answered}");
 }
 
 async fn a_key_of_several_clients_is_each_of_them(store: Store) {
