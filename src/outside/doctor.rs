@@ -203,7 +203,7 @@ async fn protocol(endpoint: &Endpoint, revision: &str) -> Check {
         Err(failure) => return failed("protocol", failure, FIX),
     };
     let has = |name: &&str| tools.iter().any(|tool| tool["name"] == **name);
-    if revision != REVISION || !TOOLS.iter().all(|name| has(&name)) {
+    if revision != REVISION || !TOOLS.iter().all(has) {
         let seen = format!(
             "it speaks revision {revision} and offers {} tools, not those of a mailbox",
             tools.len()
