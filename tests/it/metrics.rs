@@ -248,7 +248,7 @@ async fn mail_that_goes_back_is_counted_by_why() {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut socket = socket.connect(one.address()).await.unwrap();
-    let call = json!({"jsonrpc": "2", "id": 1, "method": "tools/call",
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": {"name": "get_messages", "arguments": {"client_id": "bob"}}})
     .to_string();
     let head = format!(
