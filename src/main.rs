@@ -116,7 +116,13 @@ fn main() -> ExitCode {
             Some(doctor(place, ops_url.as_deref(), *readers, *json))
         }
         Some(Command::Demo { place, rate, seconds }) => Some(demo(place, *rate, *seconds)),
-        Some(Command::Serve | Command::Migrate | Command::CheckConfig | Command::Healthcheck)
+        Some(
+            Command::Serve
+            | Command::Migrate
+            | Command::CheckConfig
+            | Command::Healthcheck
+            | Command::Keys { .. },
+        )
         | None => None,
     };
     if let Some(looked) = looked {
