@@ -18,6 +18,7 @@ pub mod http;
 pub mod mcp;
 pub mod messaging;
 pub mod model;
+pub mod outside;
 pub mod prompts;
 pub mod queue;
 pub mod resources;

@@ -1,9 +1,14 @@
 //! The `mcp-messaging` command.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
-use mcp_messaging::{app, config::Config};
+use clap::{Args, Parser, Subcommand};
+use mcp_messaging::{
+    app,
+    config::Config,
+    outside::{self, Endpoint, InvalidEndpoint, Pace, Questions},
+};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The mailbox through which AI agents talk to each other, over plain MCP.
 #[derive(Parser)]
@@ -48,10 +53,84 @@ enum Command {
     },
     /// Asks the server on this machine whether it is ready: exit code 0 or 1.
     Healthcheck,
+    /// Looks at an installation from outside, as a client does, and says what to mend: exit code 0 or 1.
+    Doctor {
+        #[command(flatten)]
+        place: Place,
+        /// Where /readyz is served, if not beside the mailbox: <http://localhost:9090>.
+        #[arg(long, value_name = "URL")]
+        ops_url: Option<String>,
+        /// Readers that are woken, each on a connection of its own. The more, the likelier each replica has one.
+        #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=100))]
+        readers: u16,
+        /// Says it for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Two agents that talk, so that there is something to see.
+    Demo {
+        #[command(flatten)]
+        place: Place,
+        /// Questions a second.
+        #[arg(long, default_value_t = 2.0, value_parser = rate)]
+        rate: f64,
+        /// Ends after so many seconds.
+        #[arg(long)]
+        seconds: Option<u64>,
+    },
+}
+
+/// A mailbox somewhere.
+#[derive(Args)]
+struct Place {
+    /// The mailbox, such as <http://localhost:8123/mcp>.
+    #[arg(long)]
+    url: String,
+    /// A credential, sent as `Authorization: Bearer`. Better by the environment: arguments are seen by others.
+    #[arg(long, env = "MCP_MESSAGING_KEY", hide_env_values = true)]
+    key: Option<String>,
+    /// A PEM file with the authority of the server's certificate, in place of the system's.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+impl Place {
+    fn endpoint(&self, url: &str) -> Result<Endpoint, InvalidEndpoint> {
+        let key = self.key.as_deref().filter(|key| !key.is_empty());
+        Endpoint::new(url, key, self.ca.as_deref())
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.01..=1000.0).contains(&rate) => Ok(rate),
+        Ok(_) | Err(_) => Err("must be a number from 0.01 to 1000".to_owned()),
+    }
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // These ask somebody else's server: what is configured here is not theirs.
+    let looked = match &cli.command {
+        Some(Command::Doctor { place, ops_url, readers, json }) => {
+            Some(doctor(place, ops_url.as_deref(), *readers, *json))
+        }
+        Some(Command::Demo { place, rate, seconds }) => Some(demo(place, *rate, *seconds)),
+        Some(
+            Command::Serve
+            | Command::Migrate
+            | Command::CheckConfig
+            | Command::Healthcheck
+            | Command::Keys { .. },
+        )
+        | None => None,
+    };
+    if let Some(looked) = looked {
+        return looked.unwrap_or_else(|error| {
+            eprintln!("mcp-messaging: {error}");
+            ExitCode::from(64) // EX_USAGE
+        });
+    }
     let overrides = [
         ("MCP_SERVER_HOST", cli.host),
         ("MCP_SERVER_PORT", cli.port.map(|port| port.to_string())),
@@ -71,6 +150,7 @@ fn main() -> ExitCode {
         Command::CheckConfig => app::check_config(&config),
         Command::Keys { command } => app::keys::run(&config, command),
         Command::Healthcheck => app::healthcheck(&config),
+        Command::Doctor { .. } | Command::Demo { .. } => Ok(()), // done above
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -79,6 +159,39 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+type Looked = Result<ExitCode, Box<dyn std::error::Error>>;
+
+fn doctor(place: &Place, ops_url: Option<&str>, readers: u16, json: bool) -> Looked {
+    let questions = Questions {
+        endpoint: place.endpoint(&place.url)?,
+        ops: ops_url.map(|url| place.endpoint(url)).transpose()?,
+        readers: readers.into(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let diagnosis = runtime.block_on(outside::examine(&questions));
+    say(&if json { serde_json::to_string_pretty(&diagnosis)? } else { diagnosis.to_string() });
+    Ok(if diagnosis.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn demo(place: &Place, rate: f64, seconds: Option<u64>) -> Looked {
+    let (endpoint, lasts) = (place.endpoint(&place.url)?, seconds.map(Duration::from_secs));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            () = outside::demonstrate(&endpoint, Pace { rate, lasts }, |text| say(&text)) => {}
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+fn say(text: &str) {
+    println!("{text}");
 }
 
 #[cfg(test)]

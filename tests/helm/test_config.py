@@ -88,38 +88,46 @@ def test_helm_test_passes_on_a_release_that_works_and_fails_on_one_that_does_not
         pod = Pod(docs, tmp_path / "pod")
         try:
             pod.until_ready()
-            assert run_test_pod(docs, "-test-ready", pod.ops).returncode == 0
-            done = run_test_pod(docs, "-test-round-trip", pod.port)
+            done = run_test_pod(docs, "-test-ready", pod.port, pod.ops)
+            assert done.returncode == 0, done.stdout + done.stderr
+            for looked_at in ("readiness", "round-trip", "wake-up"):
+                assert f"ok      {looked_at}" in done.stdout, done.stdout
+            redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+            done = run_test_pod(docs, "-test-ready", pod.port, pod.ops)
+            assert done.returncode == 1 and "noeviction" in done.stdout, done.stdout
+            redis.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+            done = run_test_pod(docs, "-test-round-trip", pod.port, pod.ops)
             assert done.returncode == 0 and "sent and read back" in done.stdout, done
-            assert run_test_pod(docs, "-test-round-trip", pod.port).returncode == 0, "it can be repeated"
+            assert run_test_pod(docs, "-test-round-trip", pod.port, pod.ops).returncode == 0, "it can be repeated"
         finally:
             pod.end()
         nobody = free_port()
-        assert run_test_pod(docs, "-test-ready", nobody).returncode == 1
-        assert run_test_pod(docs, "-test-round-trip", nobody).returncode != 0
+        assert run_test_pod(docs, "-test-ready", nobody, nobody).returncode == 1
+        assert run_test_pod(docs, "-test-round-trip", nobody, nobody).returncode != 0
         # The endpoint's own port answers, but not as a mailbox does.
         docs = chart.render({"redis": {"url": f"redis://127.0.0.1:{redis.port}"}}, release="other")
         pod = Pod(docs, tmp_path / "other")
         try:
             pod.until_ready()
-            assert run_test_pod(docs, "-test-round-trip", pod.ops).returncode != 0
+            assert run_test_pod(docs, "-test-round-trip", pod.ops, pod.ops).returncode != 0
+            assert run_test_pod(docs, "-test-ready", pod.ops, pod.ops).returncode == 1
         finally:
             pod.end()
 
 
-def run_test_pod(docs, suffix, port):
+def run_test_pod(docs, suffix, port, ops):
     """Its command and environment; the Service's name is 127.0.0.1 here."""
     spec = chart.named(docs, "Pod", suffix)["spec"]
     (container,) = spec["containers"]
     service = chart.named(docs, "Service")
-    name, ports = service["metadata"]["name"], {item["port"] for item in service["spec"]["ports"]}
-    environment = {}
-    for item in container["env"]:
-        value = item["value"].replace(name, "127.0.0.1")
-        for known in ports:
-            value = value.replace(str(known), str(port))
-        environment[item["name"]] = value
-    command = container.get("command", [str(BINARY)]) + container["args"]
+    ports = {item["name"]: item["port"] for item in service["spec"]["ports"]}
+
+    def here(text):
+        text = text.replace(f"{service['metadata']['name']}:{ports['http']}", f"127.0.0.1:{port}")
+        return text.replace(f"{service['metadata']['name']}:{ports['ops']}", f"127.0.0.1:{ops}")
+
+    environment = {item["name"]: here(item["value"]) for item in container.get("env", [])}
+    command = container.get("command", [str(BINARY)]) + [here(word) for word in container["args"]]
     if command[0] == "sh":
         environment["PATH"] = os.environ["PATH"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

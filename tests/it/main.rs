@@ -10,6 +10,7 @@ mod bad_input;
 mod cluster;
 mod converse;
 mod disconnect;
+mod doctor;
 mod documents;
 mod durability;
 mod endpoint;

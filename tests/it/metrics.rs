@@ -243,10 +243,12 @@ async fn mail_that_goes_back_is_counted_by_why() {
         ])
         .await;
     let one = site.here();
-    one.agent("alice").send("bob", &"x".repeat(8_000_000)).await;
-    // A client that goes away without reading its answer.
-    let mut socket = tokio::net::TcpStream::connect(one.address()).await.unwrap();
-    let call = json!({"jsonrpc": "2", "id": 1, "method": "tools/call",
+    one.agent("alice").send("bob", &"x".repeat(6_000_000)).await;
+    // A client that goes away without reading its answer, and takes little of it until then.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut socket = socket.connect(one.address()).await.unwrap();
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": {"name": "get_messages", "arguments": {"client_id": "bob"}}})
     .to_string();
     let head = format!(

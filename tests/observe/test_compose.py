@@ -53,6 +53,16 @@ def test_the_profile_has_what_it_needs(services):
     assert {name for name, service in services.items() if service.get("profiles")} == PROFILE
 
 
+def test_the_demo_talks_to_the_load_balancer_and_reaches_nothing_else():
+    services = resolved("--profile", "demo")["services"]
+    demo, balancer = services["demo"], services["lb"]
+    url = demo["command"][demo["command"].index("--url") + 1]
+    host, port = re.fullmatch(r"http://([a-z]+):(\d+)/mcp", url).groups()
+    assert host == "lb" and int(port) in {each["target"] for each in balancer["ports"]}
+    assert set(demo["networks"]) == {"edge"} and "lb" in services["server"]["environment"]["MCP_MESSAGING__HTTP__ALLOWED_HOSTS"]
+    assert demo["read_only"] and demo["cap_drop"] == ["ALL"]
+
+
 @pytest.mark.parametrize("name", sorted(PROFILE))
 def test_a_service_is_pinned_hardened_and_for_this_machine_only(services, name):
     service = services[name]

@@ -1,0 +1,277 @@
+//! A client of the mailbox: one connection a request, so that a balancer has its say each time.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, StatusCode, Uri,
+    header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue},
+    http::uri::{PathAndQuery, Scheme},
+};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
+
+use crate::tls::{self, TlsError};
+
+/// Longest answer that is read.
+const LONGEST: usize = 4 << 20;
+/// How long a connection may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// How long an answer may take beyond what was asked to be waited for.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// An address that is none of a mailbox.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidEndpoint {
+    /// Not a URL of HTTP.
+    #[error("{0:?} is not a URL such as http://localhost:8123/mcp")]
+    Url(String),
+    /// What no HTTP header can hold.
+    #[error("the key has characters that no HTTP header can hold")]
+    Key,
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Where a mailbox is, and as whom to come.
+#[derive(Clone)]
+pub struct Endpoint {
+    url: Uri,
+    tls: Option<TlsConnector>,
+    key: Option<HeaderValue>,
+}
+
+/// Why there is no answer of the mailbox.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("{0}")]
+    NotThere(String),
+    #[error("no answer within {} s", .0.as_secs())]
+    Late(Duration),
+    #[error("HTTP {status}: {said}")]
+    Status { status: StatusCode, said: String },
+    #[error("not an answer of MCP: {0}")]
+    NotMcp(String),
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Endpoint {
+    /// The mailbox at `url`, of which the path may be left out. With `key`, requests bear it; with
+    /// `authority`, its certificate is believed if those of that file are (else, the system's).
+    ///
+    /// # Errors
+    /// [`InvalidEndpoint`] says which of them is not usable.
+    pub fn new(
+        url: &str,
+        key: Option<&str>,
+        authority: Option<&Path>,
+    ) -> Result<Self, InvalidEndpoint> {
+        let wrong = || InvalidEndpoint::Url(url.to_owned());
+        let mut parts = url.parse::<Uri>().map_err(|_| wrong())?.into_parts();
+        let tls = match parts.scheme.as_ref() {
+            Some(scheme) if *scheme == Scheme::HTTP => None,
+            Some(scheme) if *scheme == Scheme::HTTPS => {
+                Some(TlsConnector::from(Arc::new(tls::client(authority, None)?)))
+            }
+            Some(_) | None => return Err(wrong()),
+        };
+        if parts.path_and_query.as_ref().is_none_or(|path| path == "/") {
+            parts.path_and_query = Some(PathAndQuery::from_static("/mcp"));
+        }
+        let url = Uri::from_parts(parts).map_err(|_| wrong())?;
+        let key = key.map(|key| {
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", key.trim()))
+                .map_err(|_| InvalidEndpoint::Key)?;
+            value.set_sensitive(true);
+            Ok::<_, InvalidEndpoint>(value)
+        });
+        Ok(Self { url, tls, key: key.transpose()? })
+    }
+
+    /// The address, as it is asked.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url.to_string()
+    }
+
+    pub(super) fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Another path of the same server.
+    pub(super) fn beside(&self, path: &'static str) -> Self {
+        let mut parts = self.url.clone().into_parts();
+        parts.path_and_query = Some(PathAndQuery::from_static(path));
+        let url = Uri::from_parts(parts).unwrap_or_else(|_| self.url.clone());
+        Self { url, ..self.clone() }
+    }
+
+    /// Status and body of a GET.
+    pub(super) async fn get(&self) -> Result<(StatusCode, String), Failure> {
+        let request = Request::builder().method(Method::GET);
+        self.send(request, Bytes::new(), ANSWER_WITHIN).await
+    }
+
+    /// The result of a request, which may wait for so long.
+    pub(super) async fn ask(
+        &self,
+        method: &str,
+        params: Value,
+        waits: Duration,
+    ) -> Result<Value, Failure> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json, text/event-stream");
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let body = Bytes::from(body.to_string());
+        let (status, text) = self.send(request, body, waits + ANSWER_WITHIN).await?;
+        // A stream has its answer in its last message; before that it only says that it is alive.
+        let message =
+            text.lines().rev().find_map(|line| line.strip_prefix("data: ")).unwrap_or(&text);
+        let answer: Result<Value, _> = serde_json::from_str(message);
+        match answer {
+            Ok(Value::Object(mut answer)) if answer.contains_key("result") => {
+                Ok(answer.remove("result").unwrap_or_default())
+            }
+            Ok(answer) if status.is_success() && answer["error"]["message"].is_string() => {
+                Err(Failure::Refused(answer["error"]["message"].to_string()))
+            }
+            Ok(answer) if answer["error"]["message"].is_string() => {
+                let said = answer["error"]["message"].as_str().unwrap_or_default().to_owned();
+                Err(Failure::Status { status, said })
+            }
+            Ok(_) | Err(_) if status.is_success() => Err(Failure::NotMcp(beginning(&text))),
+            Ok(_) | Err(_) => Err(Failure::Status { status, said: beginning(&text) }),
+        }
+    }
+
+    /// The structured answer of a tool.
+    pub(super) async fn call(
+        &self,
+        tool: &str,
+        arguments: Value,
+        waits: Duration,
+    ) -> Result<Value, Failure> {
+        let params = json!({ "name": tool, "arguments": arguments });
+        let mut result = self.ask("tools/call", params, waits).await?;
+        if result["isError"] == true {
+            let why = result["content"][0]["text"].as_str().unwrap_or("no reason was given");
+            return Err(Failure::Refused(why.to_owned()));
+        }
+        Ok(result["structuredContent"].take())
+    }
+
+    async fn send(
+        &self,
+        request: hyper::http::request::Builder,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<(StatusCode, String), Failure> {
+        let mut request = request
+            .uri(self.url.path_and_query().map_or("/", PathAndQuery::as_str))
+            .header(HOST, self.url.authority().map_or("", |authority| authority.as_str()))
+            .header(CONNECTION, "close");
+        if let Some(key) = &self.key {
+            request = request.header(AUTHORIZATION, key);
+        }
+        let request = request.body(Full::new(body)).map_err(not_there)?;
+        let socket = tokio::time::timeout(CONNECT_WITHIN, self.connect());
+        let socket = socket.await.map_err(|_| Failure::Late(CONNECT_WITHIN))??;
+        tokio::time::timeout(within, exchange(socket, request))
+            .await
+            .map_err(|_| Failure::Late(within))?
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Wire>, Failure> {
+        let host = self.url.host().unwrap_or_default();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let port = self.url.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
+        let socket = TcpStream::connect((bare, port)).await.map_err(not_there)?;
+        match &self.tls {
+            None => Ok(Box::new(socket)),
+            Some(tls) => {
+                let name = ServerName::try_from(bare.to_owned()).map_err(not_there)?;
+                Ok(Box::new(tls.connect(name, socket).await.map_err(not_there)?))
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// A connection, with TLS or without.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+async fn exchange(
+    socket: Box<dyn Wire>,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, String), Failure> {
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
+    let (mut sender, connection) = handshake.map_err(not_there)?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(not_there)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LONGEST).collect().await;
+        let body = body.map_err(|error| Failure::NotThere(error.to_string()))?.to_bytes();
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    };
+    // The connection must be driven for as long as its answer takes, and no longer.
+    let mut connection = std::pin::pin!(connection);
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        answered = &mut answer => answered,
+        _ended = &mut connection => answer.await,
+    }
+}
+
+/// An error with what caused it, in one line.
+fn not_there(error: impl std::error::Error) -> Failure {
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        said = format!("{said}: {error}");
+        cause = error.source();
+    }
+    Failure::NotThere(said)
+}
+
+fn beginning(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(120).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_path_is_that_of_the_endpoint() {
+        let url = |given| Endpoint::new(given, None, None).map(|endpoint| endpoint.url());
+        assert_eq!(url("http://localhost:8123").unwrap(), "http://localhost:8123/mcp");
+        assert_eq!(url("http://localhost:8123/").unwrap(), "http://localhost:8123/mcp");
+        assert_eq!(url("http://h/team/mcp").unwrap(), "http://h/team/mcp");
+        for wrong in ["localhost:8123", "redis://h", "/mcp", "", "http://"] {
+            assert!(url(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_key_does_not_show() {
+        let endpoint = Endpoint::new("http://h", Some("hunter2"), None).unwrap();
+        assert!(!format!("{endpoint:?} {:?}", endpoint.key).contains("hunter2"));
+        assert!(Endpoint::new("http://h", Some("a\nb"), None).is_err());
+    }
+}
