@@ -246,7 +246,7 @@ async fn mail_that_goes_back_is_counted_by_why() {
     one.agent("alice").send("bob", &"x".repeat(8_000_000)).await;
     // A client that goes away without reading its answer.
     let mut socket = tokio::net::TcpStream::connect(one.address()).await.unwrap();
-    let call = json!({"jsonrpc": "2", "id": 1, "method": "tools/call",
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": {"name": "get_messages", "arguments": {"client_id": "bob"}}})
     .to_string();
     let head = format!(
