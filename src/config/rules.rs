@@ -33,7 +33,7 @@ impl Config {
     }
 
     /// What each value must be by itself.
-    fn rules_of_values(&self) -> [Rule; 26] {
+    fn rules_of_values(&self) -> [Rule; 20] {
         let (l, h, r) = (&self.limits, &self.http, &self.redis);
         let one_of = |value: &str, words: &[&str]| words.contains(&value);
         let seconds = |value: f64| value.is_finite() && value > 0.0 && value <= 3600.0;
@@ -58,37 +58,10 @@ impl Config {
                 "queue.backend",
                 "is memory, but redis.url (REDIS_URL) is set: leave one of them out",
             ),
-            (one_of(&self.auth.mode, &["", "none", "key"]), "auth.mode", "must be none or key"),
-            (
-                self.auth.mode != "key" || self.has_master_keys(),
-                "auth.master_keys",
-                "or auth.master_keys_file must be set when auth.mode is key; `mcp-messaging keys master` makes one",
-            ),
-            (
-                self.auth.master_keys.expose_secret().is_empty()
-                    || self.auth.master_keys_file.is_empty(),
-                "auth.master_keys",
-                "and auth.master_keys_file are both set: leave one of them out",
-            ),
-            (
-                self.auth.mode == "key" || !self.has_master_keys(),
-                "auth.mode",
-                "must be key when auth.master_keys or auth.master_keys_file is set",
-            ),
-            (
-                (10..=86_400).contains(&self.auth.stale_seconds),
-                "auth.stale_seconds",
-                "must be between 10 and 86400",
-            ),
             (
                 one_of(&self.log.format, &["auto", "text", "json"]),
                 "log.format",
                 "must be auto, text or json",
-            ),
-            (
-                !self.log.audit || self.auth.mode == "key",
-                "log.audit",
-                "needs auth.mode = \"key\": without keys a client id is a secret and must not be logged",
             ),
             (!h.host.trim().is_empty(), "http.host", "must not be empty"),
             (
@@ -140,6 +113,40 @@ impl Config {
                 (0.001..=60.0).contains(&r.confirm_timeout_seconds),
                 "redis.confirm_timeout_seconds",
                 "must be between 0.001 and 60",
+            ),
+        ]
+    }
+
+    /// What must hold of who may call.
+    fn rules_of_callers(&self) -> [Rule; 6] {
+        let mode = self.auth.mode.as_str();
+        [
+            (["", "none", "key"].contains(&mode), "auth.mode", "must be none or key"),
+            (
+                mode != "key" || self.has_master_keys(),
+                "auth.master_keys",
+                "or auth.master_keys_file must be set when auth.mode is key; `mcp-messaging keys master` makes one",
+            ),
+            (
+                self.auth.master_keys.expose_secret().is_empty()
+                    || self.auth.master_keys_file.is_empty(),
+                "auth.master_keys",
+                "and auth.master_keys_file are both set: leave one of them out",
+            ),
+            (
+                mode == "key" || !self.has_master_keys(),
+                "auth.mode",
+                "must be key when auth.master_keys or auth.master_keys_file is set",
+            ),
+            (
+                (10..=86_400).contains(&self.auth.stale_seconds),
+                "auth.stale_seconds",
+                "must be between 10 and 86400",
+            ),
+            (
+                !self.log.audit || mode == "key",
+                "log.audit",
+                "needs auth.mode = \"key\": without keys a client id is a secret and must not be logged",
             ),
         ]
     }
@@ -244,6 +251,7 @@ impl Config {
         for (holds, key, problem) in self
             .rules_of_values()
             .into_iter()
+            .chain(self.rules_of_callers())
             .chain(self.rules_of_tls())
             .chain(self.rules_of_limits())
         {

@@ -26,7 +26,6 @@ pub(super) async fn admit(headers: &HeaderMap, state: &HttpState) -> Result<Admi
 }
 
 fn refused(denied: Denied) -> Refusal {
-    tracing::info!(reason = denied.label(), "a credential was refused");
     tracing::info!(target: "audit", action = "authenticate", result = denied.label());
     let (status, header) = match denied {
         Denied::Unavailable => {

@@ -70,7 +70,11 @@ impl Refusal {
         if let Some(reason) = self.reason {
             metrics.refusal(reason);
         }
-        tracing::info!(http.status = self.status.as_u16(), "request refused");
+        tracing::info!(
+            http.status = self.status.as_u16(),
+            reason = self.reason.map(Reason::label),
+            "request refused"
+        );
         let code = if self.status.is_server_error() { -32603 } else { -32600 };
         let error = json!({ "code": code, "message": self.text });
         let body = json!({ "jsonrpc": "2.0", "error": error }).to_string();
