@@ -4,7 +4,7 @@
 ci:
     .ci/run
 
-# Lanes: rust, fuzz, conformance, clients, chaos, deploy, helm, observe.
+# Lanes: rust, fuzz, conformance, clients, chaos, valkey, deploy, helm, observe.
 test *lanes:
     ./test {{lanes}}
 

@@ -7,7 +7,7 @@ pub mod keys;
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -305,22 +305,9 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
             }
         }
     };
-    let bind = |keys, address| {
-        http::bind(address, BACKLOG).map_err(|cause| StartError::Listen { keys, address, cause })
-    };
-    let mut listeners = Vec::new();
-    for address in config.listen()? {
-        match bind("http.host and http.port", address) {
-            Ok(listener) => listeners.push(listener),
-            // `localhost` names two loopback addresses, and a machine may have but one of them.
-            Err(_) if !listeners.is_empty() && address.is_ipv6() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let ops_listener = config.ops_listen()?;
-    let ops_listener = ops_listener.map(|address| bind("ops.listen", address)).transpose()?;
-    let endpoint = listeners.first().map(std::net::TcpListener::local_addr).transpose()?;
-    let ops = ops_listener.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+    let (listeners, ops_listener) = listen(config)?;
+    let endpoint = listeners.first().map(TcpListener::local_addr).transpose()?;
+    let ops = ops_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     raise_file_limit(config.http.max_connections);
     let (server, stopper) = http::serve(listeners, ops_listener, &http_config, make_state)?;
     metrics.watch_connections(&stopper.gauge());
@@ -363,6 +350,24 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
         }
     }
     Ok(())
+}
+
+/// The sockets of the endpoint, and of the probes if they have their own.
+fn listen(config: &Config) -> Result<(Vec<TcpListener>, Option<TcpListener>), StartError> {
+    let bind = |keys, address| {
+        http::bind(address, BACKLOG).map_err(|cause| StartError::Listen { keys, address, cause })
+    };
+    let mut listeners = Vec::new();
+    for address in config.listen()? {
+        match bind("http.host and http.port", address) {
+            Ok(listener) => listeners.push(listener),
+            // `localhost` names two loopback addresses, and a machine may have but one of them.
+            Err(_) if !listeners.is_empty() && address.is_ipv6() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let ops_listener = config.ops_listen()?;
+    Ok((listeners, ops_listener.map(|address| bind("ops.listen", address)).transpose()?))
 }
 
 /// What a panel compares its measurements with.

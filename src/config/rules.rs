@@ -33,7 +33,7 @@ impl Config {
     }
 
     /// What each value must be by itself.
-    fn rules_of_values(&self) -> [Rule; 20] {
+    fn rules_of_values(&self) -> [Rule; 16] {
         let (l, h, r) = (&self.limits, &self.http, &self.redis);
         let one_of = |value: &str, words: &[&str]| words.contains(&value);
         let seconds = |value: f64| value.is_finite() && value > 0.0 && value <= 3600.0;
@@ -94,26 +94,6 @@ impl Config {
                 "must be positive, and at most 3600",
             ),
             (seconds(r.retry_seconds), "redis.retry_seconds", "must be positive, and at most 3600"),
-            (
-                one_of(&r.durability, &["asynchronous", "replicated"]),
-                "redis.durability",
-                "must be asynchronous or replicated",
-            ),
-            (
-                r.durability != "replicated" || !r.url.is_empty(),
-                "redis.durability",
-                "is replicated, but redis.url (REDIS_URL) is not set: memory has no replicas",
-            ),
-            (
-                (1..=100).contains(&r.confirm_replicas),
-                "redis.confirm_replicas",
-                "must be between 1 and 100",
-            ),
-            (
-                (0.001..=60.0).contains(&r.confirm_timeout_seconds),
-                "redis.confirm_timeout_seconds",
-                "must be between 0.001 and 60",
-            ),
         ]
     }
 
@@ -175,6 +155,33 @@ impl Config {
                     || names_tls(&r.url),
                 "redis.tls_ca_file",
                 "and redis.tls_certificate_file need a redis.url (REDIS_URL) that begins with rediss://, rediss-cluster:// or rediss-sentinel://",
+            ),
+        ]
+    }
+
+    /// When a send counts as accepted.
+    fn rules_of_durability(&self) -> [Rule; 4] {
+        let r = &self.redis;
+        [
+            (
+                ["asynchronous", "replicated"].contains(&r.durability.as_str()),
+                "redis.durability",
+                "must be asynchronous or replicated",
+            ),
+            (
+                r.durability != "replicated" || !r.url.is_empty(),
+                "redis.durability",
+                "is replicated, but redis.url (REDIS_URL) is not set: memory has no replicas",
+            ),
+            (
+                (1..=100).contains(&r.confirm_replicas),
+                "redis.confirm_replicas",
+                "must be between 1 and 100",
+            ),
+            (
+                (0.001..=60.0).contains(&r.confirm_timeout_seconds),
+                "redis.confirm_timeout_seconds",
+                "must be between 0.001 and 60",
             ),
         ]
     }
@@ -253,6 +260,7 @@ impl Config {
             .into_iter()
             .chain(self.rules_of_callers())
             .chain(self.rules_of_tls())
+            .chain(self.rules_of_durability())
             .chain(self.rules_of_limits())
         {
             if !holds {

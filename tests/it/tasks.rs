@@ -72,11 +72,8 @@ impl Modern {
             "io.modelcontextprotocol/protocolVersion": LATEST,
             "io.modelcontextprotocol/clientCapabilities": { "extensions": extensions },
         });
-        let mut request = self
-            .agent
-            .post()
-            .header("mcp-protocol-version", LATEST)
-            .header("mcp-method", method);
+        let mut request =
+            self.agent.post().header("mcp-protocol-version", LATEST).header("mcp-method", method);
         if let Some(name) = params["name"].as_str().or(params["taskId"].as_str()) {
             request = request.header("mcp-name", name);
         }

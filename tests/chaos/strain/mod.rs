@@ -133,14 +133,14 @@ pub(crate) fn strains() -> Vec<Strain> {
         ),
         strain!(
             "deep-inbox",
-            "an inbox with 100,000 messages",
+            "an inbox with very many messages",
             &[
                 ("MCP_MESSAGING__LIMITS__INBOX_MESSAGES", "200000"),
                 ("MCP_MESSAGING__LIMITS__INBOX_BYTES", "1000000000"),
             ],
             load::deep_inbox
         ),
-        strain!("expiry", "100,000 inboxes that expire within a second", &[], load::expiry),
+        strain!("expiry", "very many inboxes that expire within a second", &[], load::expiry),
     ]
 }
 
