@@ -14,10 +14,12 @@ use super::{
 };
 use crate::queue::CallKey;
 
-/// Which revision a request speaks, or why it cannot be served in any.
+/// Which revision a request speaks, or why it cannot be served in any. `mirrored`: what of it a header must
+/// repeat.
 pub(super) fn select(
     headers: &Headers<'_>,
     method: Method,
+    mirrored: Option<Named>,
     request: &Request<'_>,
     meta: &Meta<'_>,
 ) -> Result<Revision, McpError> {
@@ -54,7 +56,7 @@ pub(super) fn select(
             }
             meta.check_capabilities()?;
             headers.check_method(&request.method)?;
-            match method.mirrored() {
+            match mirrored {
                 Some(Named::Name) => headers.check_name("name", &request.params.name()?)?,
                 Some(Named::Task) => headers.check_name("taskId", &request.params.task_id()?)?,
                 Some(Named::Uri) => headers.check_name("uri", &request.params.uri()?)?,

@@ -219,10 +219,12 @@ impl McpServer {
         let mut operation = self.begin();
         let method = Method::named(&request.method);
         operation.is(method);
+        // What is not served is not found, whatever it names.
+        let mirrored = method.mirrored().filter(|_| self.parts.offer.serves(method, Era::Modern));
         let selected = request
             .params
             .meta()
-            .and_then(|meta| Ok((select(headers, method, request, &meta)?, meta)));
+            .and_then(|meta| Ok((select(headers, method, mirrored, request, &meta)?, meta)));
         let (revision, meta) = match selected {
             Ok(selected) => selected,
             Err(error) => return refuse(operation, Some(request.id), &error, Era::Legacy),
