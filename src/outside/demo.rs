@@ -7,8 +7,8 @@ use tokio::time::{Instant, interval, sleep};
 
 use super::client::{Endpoint, Failure};
 
-const ASKER: &str = "demo-asker";
-const ANSWERER: &str = "demo-answerer";
+const ASKER: &str = "demo.asker";
+const ANSWERER: &str = "demo.answerer";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often it is said how far they are.
 const SAY_EVERY: Duration = Duration::from_secs(10);

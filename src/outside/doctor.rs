@@ -120,7 +120,7 @@ pub async fn examine(questions: &Questions) -> Diagnosis {
     let talks = checks.iter().all(|check| check.verdict != Verdict::Failed);
     checks.push(readiness(questions).await);
     if talks {
-        let name = format!("doctor-{}", Uuid::now_v7().simple());
+        let name = format!("doctor.{}", Uuid::now_v7().simple());
         checks.push(round_trip(endpoint, &name).await);
         let woken = wake_up(endpoint, &name, questions.readers).await;
         let left = clean(endpoint, &name, questions.readers).await;
@@ -251,11 +251,12 @@ async fn round_trip(endpoint: &Endpoint, name: &str) -> Check {
     let (from, to) = (format!("{name}-a"), format!("{name}-b"));
     let started = Instant::now();
     if let Err(failure) = send(endpoint, &from, &to, name).await {
-        return failed(
-            NAME,
-            failure,
-            "The store does not take messages: see readiness, and the log",
-        );
+        let fix = if endpoint.has_key() && matches!(failure, Failure::Refused(_)) {
+            "The key must be one for doctor.*, to read and to send: mcp-messaging keys issue --client 'doctor.*'"
+        } else {
+            "The store does not take messages: see readiness, and the log"
+        };
+        return failed(NAME, failure, fix);
     }
     match take(endpoint, &to, Duration::ZERO).await {
         Ok(texts) if texts == [name] => {

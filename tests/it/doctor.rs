@@ -11,7 +11,10 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::support::{Persistence, RedisServer, Replica, Reply, Store};
+use crate::{
+    auth,
+    support::{Persistence, RedisServer, Replica, Reply, Store},
+};
 
 async fn run(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-messaging"));
@@ -96,6 +99,23 @@ async fn for_people_it_is_a_line_each_and_a_verdict() {
     assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 7, "{said}");
     assert!(said.trim_end().ends_with(&format!("{url} works")), "{said}");
     assert!(output.status.success());
+}
+
+#[tokio::test]
+async fn with_a_key_of_its_own_it_looks_at_an_installation_that_asks_for_keys() {
+    let site = auth::guarded(Store::Redis, &[]).await;
+    let url = url(site.here());
+    let (healthy, said) = doctor(&url, &[]).await;
+    assert!(!healthy);
+    failed(&said, "auth", "401");
+    let key = |client| auth::sealed(&auth::key("acme", client, "read,send"));
+    let (healthy, said) = doctor(&url, &["--key", &key("doctor.*")]).await;
+    assert!(healthy, "{said}");
+    // Somebody else's mail is nothing to try with.
+    let (healthy, said) = doctor(&url, &["--key", &key("alice")]).await;
+    assert!(!healthy);
+    failed(&said, "round-trip", "your key is not that of this client_id");
+    assert!(check(&said, "round-trip")["fix"].as_str().unwrap().contains("doctor.*"), "{said}");
 }
 
 #[tokio::test]
@@ -210,7 +230,7 @@ async fn two_agents_talk_until_their_time_is_over() {
         .find_map(|line| line.strip_prefix(r#"mcp_messaging_messages_total{event="delivered"} "#))
         .unwrap();
     assert!(delivered.parse::<u64>().unwrap() >= 4, "{delivered}");
-    for agent in ["demo-asker", "demo-answerer"] {
+    for agent in ["demo.asker", "demo.answerer"] {
         assert!(site.here().agent(agent).texts(0).await.is_empty(), "mail is left for {agent}");
     }
 }
