@@ -1,14 +1,14 @@
 //! The composition root: from a [`Config`] to a running server, and to its ordered end.
 //!
-//! The only place that sees all layers. What each command of the binary does stands here too.
+//! The only place that sees all layers. What each command of the binary does stands here too (`commands`, `keys`).
 
 mod auth;
+mod commands;
 pub mod keys;
+mod settings;
 
 use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
@@ -16,21 +16,22 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::commands::{check_config, healthcheck, migrate};
 use crate::{
     config::{Backend, Config, ConfigError},
-    http::{self, HttpConfig, HttpState},
+    http::{self, HttpState},
     mcp::{McpServer, Offer},
-    messaging::{MessagingService, Rules, Waiters, keep_sampled, keep_watching_readiness},
+    messaging::{MessagingService, Waiters, keep_sampled, keep_watching_readiness},
     model::SystemClock,
     prompts,
     queue::{
-        self, CredentialStore, QueueBackend, QueueError,
+        CredentialStore, QueueBackend, QueueError,
         memory::MemoryQueue,
-        redis::{Confirm, RedisQueue, RedisSettings, RedisStore},
+        redis::{RedisQueue, RedisStore},
     },
     resources,
-    telemetry::{self, LogFormat, Metrics, Telemetry, TelemetryError, TraceExport},
-    tls::{self, CertificateFiles, TlsError},
+    telemetry::{Metrics, Telemetry, TelemetryError},
+    tls::TlsError,
     tools,
 };
 
@@ -93,28 +94,10 @@ pub enum StartError {
 pub fn serve(config: &Config) -> Result<(), StartError> {
     let metrics = Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?;
     let metrics = Arc::new(metrics);
-    let telemetry = Telemetry::start(&log_settings(config), &metrics)?;
+    let telemetry = Telemetry::start(&settings::logs(config), &metrics)?;
     let served = actix_web::rt::System::new().block_on(run(config, metrics));
     telemetry.flush();
     served
-}
-
-fn log_settings(config: &Config) -> telemetry::Settings {
-    telemetry::Settings {
-        level: config.log.level.clone(),
-        format: match config.log.format.as_str() {
-            "json" => LogFormat::Json,
-            "text" => LogFormat::Text,
-            _ => LogFormat::Auto,
-        },
-        audit: config.log.audit,
-        traces: config
-            .traces
-            .as_ref()
-            .map(|traces| if traces.grpc { TraceExport::Grpc } else { TraceExport::Http }),
-        service_named: config.traces.as_ref().is_some_and(|traces| traces.service_named),
-        span_queue: config.traces.as_ref().map_or(0, |traces| traces.queue),
-    }
 }
 
 /// The store of the process; each worker gets its own way to it.
@@ -132,14 +115,14 @@ impl Store {
         metrics: &Arc<Metrics>,
         background: &TaskTracker,
     ) -> Result<Self, StartError> {
-        let limits = queue_limits(config);
+        let limits = settings::queue_limits(config);
         Ok(match config.backend() {
             Backend::Memory => {
                 let queue = MemoryQueue::new(limits, Arc::new(SystemClock));
                 Self::Memory(Arc::new(queue.counting(Arc::clone(metrics))))
             }
             Backend::Redis => Self::Redis(RedisStore::start(
-                redis_settings(config)?,
+                settings::redis(config)?,
                 limits,
                 Arc::clone(metrics),
                 background.clone(),
@@ -157,93 +140,6 @@ impl Store {
             }
         })
     }
-}
-
-fn queue_limits(config: &Config) -> queue::Limits {
-    queue::Limits {
-        inbox_messages: config.limits.inbox_messages,
-        inbox_bytes: config.limits.inbox_bytes,
-        open_waits: config.limits.client_waits,
-        ledger_entries: config.limits.ledger_entries,
-        ledger_life: Duration::from_secs(config.messaging.ledger_seconds),
-    }
-}
-
-fn redis_settings(config: &Config) -> Result<RedisSettings, StartError> {
-    let redis = &config.redis;
-    let tls = config.redis_tls().then(|| {
-        let authorities = (!redis.tls_ca_file.is_empty()).then(|| Path::new(&redis.tls_ca_file));
-        let own = certificate_files(&redis.tls_certificate_file, &redis.tls_key_file);
-        tls::client(authorities, own).map(Arc::new).map_err(|cause| StartError::Tls {
-            keys: "redis.tls_ca_file, redis.tls_certificate_file and redis.tls_key_file",
-            cause,
-        })
-    });
-    Ok(RedisSettings {
-        url: config.redis.url.clone(),
-        tls: tls.transpose()?,
-        connect_timeout: Duration::from_secs_f64(config.redis.connect_timeout_seconds),
-        command_timeout: Duration::from_secs_f64(config.redis.command_timeout_seconds),
-        retry_for: Duration::from_secs_f64(config.redis.retry_seconds),
-        confirm: (config.redis.durability == "replicated").then(|| Confirm {
-            replicas: config.redis.confirm_replicas,
-            within: Duration::from_secs_f64(config.redis.confirm_timeout_seconds),
-        }),
-    })
-}
-
-/// The files, if they are named.
-fn certificate_files(certificate: &str, key: &str) -> Option<CertificateFiles> {
-    let files = CertificateFiles { certificate: certificate.into(), key: key.into() };
-    (!certificate.is_empty()).then_some(files)
-}
-
-fn rules(config: &Config) -> Rules {
-    let (messaging, limits) = (&config.messaging, &config.limits);
-    Rules {
-        proved_callers: config.auth.mode == "key",
-        message_bytes: limits.message_bytes,
-        recipients: limits.recipients,
-        ttl: Duration::from_secs(messaging.ttl_seconds),
-        ttl_range: (
-            Duration::from_secs(limits.min_ttl_seconds),
-            Duration::from_secs(limits.max_ttl_seconds),
-        ),
-        max_wait: Duration::from_secs(limits.max_wait_seconds),
-        default_wait: Duration::from_secs(messaging.default_wait_seconds),
-        lease: Duration::from_secs(messaging.lease_seconds),
-        manual_lease: Duration::from_secs(messaging.manual_lease_seconds),
-        task_hold: Duration::from_secs(messaging.task_seconds),
-        fetch_messages: limits.fetch_messages,
-        fetch_bytes: limits.fetch_bytes,
-        presence: Duration::from_secs(messaging.presence_seconds),
-        listed_inboxes: limits.listed_inboxes,
-    }
-}
-
-fn http_config(config: &Config) -> Result<HttpConfig, StartError> {
-    let files = certificate_files(&config.http.tls_certificate_file, &config.http.tls_key_file);
-    let tls = files.map(tls::server).transpose().map_err(|cause| StartError::Tls {
-        keys: "http.tls_certificate_file and http.tls_key_file",
-        cause,
-    })?;
-    let mut own = HttpConfig {
-        body_limit: config.http.body_bytes,
-        keep_alive: Duration::from_secs(config.http.keep_alive_seconds),
-        client_request_timeout: Duration::from_secs(config.http.request_timeout_seconds),
-        workers: match config.http.workers {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            workers => workers,
-        },
-        tls: tls.map(Arc::new),
-        ..HttpConfig::default()
-    };
-    own.memory_limit = config.http.memory_bytes;
-    own.stalled_limit = config.http.stalled_responses;
-    own.max_connections = config.http.max_connections.div_ceil(own.workers);
-    own.allowed_hosts.extend(config.http.allowed_hosts.iter().cloned());
-    own.allowed_origins.extend(config.http.allowed_origins.iter().cloned());
-    Ok(own)
 }
 
 async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
@@ -264,7 +160,8 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
     let waiters =
         Waiters::new(config.limits.replica_waiters).with_running(config.limits.replica_calls);
     metrics.watch_waiters(&waiters.gauge());
-    let (rules, http_config) = (Arc::new(rules(config)), Arc::new(http_config(config)?));
+    let (rules, http_config) =
+        (Arc::new(settings::rules(config)), Arc::new(settings::http(config)?));
 
     let make_state = {
         let (store, metrics) = (store.clone(), Arc::clone(&metrics));
@@ -470,84 +367,4 @@ async fn prepare(queue: RedisQueue) {
         }
         tokio::time::sleep(TRY_EVERY).await;
     }
-}
-
-/// Loads the functions, or says that a newer revision is there.
-///
-/// # Errors
-/// Redis is not there, or its user may not load functions.
-pub fn migrate(config: &Config) -> Result<(), StartError> {
-    if config.backend() == Backend::Memory {
-        return Err(ConfigError::Rule {
-            key: "redis.url",
-            problem: "(REDIS_URL) must be set: there is nothing to migrate in memory".to_owned(),
-        }
-        .into());
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let metrics = Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?;
-        let store = RedisStore::start(
-            redis_settings(config)?,
-            queue_limits(config),
-            Arc::new(metrics),
-            TaskTracker::new(),
-        )?;
-        store.queue()?.prepare().await?;
-        say("the functions in Redis are up to date");
-        Ok(())
-    })
-}
-
-/// Prints the configuration in force, without secrets.
-///
-/// # Errors
-/// The URL of Redis is none, or a certificate is not usable; the rest was checked when it was read.
-pub fn check_config(config: &Config) -> Result<(), StartError> {
-    if config.backend() == Backend::Redis {
-        redis_settings(config)?.check()?;
-    }
-    http_config(config)?;
-    auth::Auth::read(config)?;
-    say(config.shown().trim_end());
-    say("# usable");
-    Ok(())
-}
-
-/// Asks the server of this configuration, on this machine, whether it is ready.
-///
-/// # Errors
-/// It does not answer, or says why it is not ready.
-pub fn healthcheck(config: &Config) -> Result<(), StartError> {
-    const PATIENCE: Duration = Duration::from_secs(3);
-    let mut address = match config.ops_listen()? {
-        Some(address) => address,
-        None => {
-            config.listen()?.first().copied().unwrap_or(([127, 0, 0, 1], config.http.port).into())
-        }
-    };
-    if address.ip().is_unspecified() {
-        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-    }
-    let not_ready = |error: std::io::Error| StartError::NotReady(format!("{address}: {error}"));
-    let answer = (|| {
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream
-            .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut answer = Vec::new();
-        stream.take(64 * 1024).read_to_end(&mut answer)?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
-    })();
-    let answer = answer.map_err(not_ready)?;
-    if answer.split(' ').nth(1) == Some("200") {
-        return Ok(());
-    }
-    let body = answer.split_once("\r\n\r\n").map_or("no answer", |(_head, body)| body.trim());
-    Err(StartError::NotReady(body.to_owned()))
-}
-
-#[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn say(text: &str) {
-    println!("{text}");
 }

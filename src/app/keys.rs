@@ -4,22 +4,21 @@
 //! master key is; Redis is needed to know the generation in force, to remember what was issued, and to
 //! take it back.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
-use tokio_util::task::TaskTracker;
 
-use super::{StartError, auth::master_keys, queue_limits, redis_settings, say};
+use super::{
+    StartError,
+    auth::master_keys,
+    commands::{self, say},
+};
 use crate::{
     auth::{ApiKey, MasterKey},
     config::{Backend, Config},
     model::{Clock, Grant, Scopes, SystemClock, Tenant},
-    queue::{
-        CredentialStore, FIRST_GENERATION, IssuedKey, KeyId, Revocations,
-        redis::{RedisQueue, RedisStore},
-    },
-    telemetry::Metrics,
+    queue::{CredentialStore, FIRST_GENERATION, IssuedKey, KeyId, Revocations, redis::RedisQueue},
     tools::rfc3339::rfc3339,
 };
 
@@ -115,17 +114,10 @@ pub fn run(config: &Config, command: KeysCommand) -> Result<(), StartError> {
 }
 
 fn store(config: &Config) -> Result<Option<RedisQueue>, StartError> {
-    if config.backend() == Backend::Memory {
-        return Ok(None);
+    match config.backend() {
+        Backend::Memory => Ok(None),
+        Backend::Redis => commands::redis(config).map(Some),
     }
-    let metrics = Metrics::new().map_err(|error| StartError::Metrics(error.to_string()))?;
-    let store = RedisStore::start(
-        redis_settings(config)?,
-        queue_limits(config),
-        Arc::new(metrics),
-        TaskTracker::new(),
-    )?;
-    Ok(Some(store.queue()?))
 }
 
 fn now_ms() -> u64 {

@@ -144,26 +144,7 @@ impl McpError {
     /// The scope that the caller's credential lacks, for who asks for another one (RFC 6750).
     #[must_use]
     pub fn lacking(&self) -> Option<&'static str> {
-        match self {
-            Self::InsufficientScope(scope) => Some(scope.as_str()),
-            Self::Parse
-            | Self::InvalidRequest(_)
-            | Self::HeaderMismatch(_)
-            | Self::UnsupportedVersion { .. }
-            | Self::MalformedParams(_)
-            | Self::MethodNotFound
-            | Self::InvalidParams(_)
-            | Self::InvalidArgument(_)
-            | Self::UnknownTool(_)
-            | Self::UnknownPrompt(_)
-            | Self::UnknownResource { .. }
-            | Self::Busy
-            | Self::MissingCapability(_)
-            | Self::MissingExtension(_)
-            | Self::UnknownTask
-            | Self::Unavailable
-            | Self::Internal => None,
-        }
+        if let Self::InsufficientScope(scope) = self { Some(scope.as_str()) } else { None }
     }
 
     /// Label for metrics and logs: a closed set.

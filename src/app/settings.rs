@@ -1,0 +1,121 @@
+//! From the configuration to the settings of each layer.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use super::StartError;
+use crate::{
+    config::Config,
+    http::HttpConfig,
+    messaging::Rules,
+    queue::{
+        self,
+        redis::{Confirm, RedisSettings},
+    },
+    telemetry::{self, LogFormat, TraceExport},
+    tls::{self, CertificateFiles},
+};
+
+pub(super) fn logs(config: &Config) -> telemetry::Settings {
+    telemetry::Settings {
+        level: config.log.level.clone(),
+        format: match config.log.format.as_str() {
+            "json" => LogFormat::Json,
+            "text" => LogFormat::Text,
+            _ => LogFormat::Auto,
+        },
+        audit: config.log.audit,
+        traces: config
+            .traces
+            .as_ref()
+            .map(|traces| if traces.grpc { TraceExport::Grpc } else { TraceExport::Http }),
+        service_named: config.traces.as_ref().is_some_and(|traces| traces.service_named),
+        span_queue: config.traces.as_ref().map_or(0, |traces| traces.queue),
+    }
+}
+
+pub(super) fn queue_limits(config: &Config) -> queue::Limits {
+    queue::Limits {
+        inbox_messages: config.limits.inbox_messages,
+        inbox_bytes: config.limits.inbox_bytes,
+        open_waits: config.limits.client_waits,
+        ledger_entries: config.limits.ledger_entries,
+        ledger_life: Duration::from_secs(config.messaging.ledger_seconds),
+    }
+}
+
+pub(super) fn redis(config: &Config) -> Result<RedisSettings, StartError> {
+    let redis = &config.redis;
+    let tls = config.redis_tls().then(|| {
+        let authorities = (!redis.tls_ca_file.is_empty()).then(|| Path::new(&redis.tls_ca_file));
+        let own = certificate_files(&redis.tls_certificate_file, &redis.tls_key_file);
+        tls::client(authorities, own).map(Arc::new).map_err(|cause| StartError::Tls {
+            keys: "redis.tls_ca_file, redis.tls_certificate_file and redis.tls_key_file",
+            cause,
+        })
+    });
+    Ok(RedisSettings {
+        url: config.redis.url.clone(),
+        tls: tls.transpose()?,
+        connect_timeout: Duration::from_secs_f64(config.redis.connect_timeout_seconds),
+        command_timeout: Duration::from_secs_f64(config.redis.command_timeout_seconds),
+        retry_for: Duration::from_secs_f64(config.redis.retry_seconds),
+        confirm: (config.redis.durability == "replicated").then(|| Confirm {
+            replicas: config.redis.confirm_replicas,
+            within: Duration::from_secs_f64(config.redis.confirm_timeout_seconds),
+        }),
+    })
+}
+
+/// The files, if they are named.
+fn certificate_files(certificate: &str, key: &str) -> Option<CertificateFiles> {
+    let files = CertificateFiles { certificate: certificate.into(), key: key.into() };
+    (!certificate.is_empty()).then_some(files)
+}
+
+pub(super) fn rules(config: &Config) -> Rules {
+    let (messaging, limits) = (&config.messaging, &config.limits);
+    Rules {
+        proved_callers: config.auth.mode == "key",
+        message_bytes: limits.message_bytes,
+        recipients: limits.recipients,
+        ttl: Duration::from_secs(messaging.ttl_seconds),
+        ttl_range: (
+            Duration::from_secs(limits.min_ttl_seconds),
+            Duration::from_secs(limits.max_ttl_seconds),
+        ),
+        max_wait: Duration::from_secs(limits.max_wait_seconds),
+        default_wait: Duration::from_secs(messaging.default_wait_seconds),
+        lease: Duration::from_secs(messaging.lease_seconds),
+        manual_lease: Duration::from_secs(messaging.manual_lease_seconds),
+        task_hold: Duration::from_secs(messaging.task_seconds),
+        fetch_messages: limits.fetch_messages,
+        fetch_bytes: limits.fetch_bytes,
+        presence: Duration::from_secs(messaging.presence_seconds),
+        listed_inboxes: limits.listed_inboxes,
+    }
+}
+
+pub(super) fn http(config: &Config) -> Result<HttpConfig, StartError> {
+    let files = certificate_files(&config.http.tls_certificate_file, &config.http.tls_key_file);
+    let tls = files.map(tls::server).transpose().map_err(|cause| StartError::Tls {
+        keys: "http.tls_certificate_file and http.tls_key_file",
+        cause,
+    })?;
+    let mut own = HttpConfig {
+        body_limit: config.http.body_bytes,
+        keep_alive: Duration::from_secs(config.http.keep_alive_seconds),
+        client_request_timeout: Duration::from_secs(config.http.request_timeout_seconds),
+        workers: match config.http.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        },
+        tls: tls.map(Arc::new),
+        ..HttpConfig::default()
+    };
+    own.memory_limit = config.http.memory_bytes;
+    own.stalled_limit = config.http.stalled_responses;
+    own.max_connections = config.http.max_connections.div_ceil(own.workers);
+    own.allowed_hosts.extend(config.http.allowed_hosts.iter().cloned());
+    own.allowed_origins.extend(config.http.allowed_origins.iter().cloned());
+    Ok(own)
+}
