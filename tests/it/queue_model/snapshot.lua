@@ -19,7 +19,10 @@ local function say(line) lines[#lines + 1] = line end
 for _, client in ipairs(ARGV) do
   for _, key in ipairs(call('KEYS', 'mb1:*:default/' .. client .. ':*')) do
     if call('PTTL', key) == -1 then say({ client, 'eternal', key }) end
-    local part = string.match(key, ':([qmwrxl])$')
+    -- What follows the inbox. A marker ends with any bytes, also such as ':w'.
+    local _, inbox = string.find(key, 'default/' .. client .. ':', 1, true)
+    local rest = string.sub(key, inbox + 1)
+    local part = string.match(rest, '^([qmwrxl])$')
     if part == 'q' then
       local all = call('LRANGE', key, 0, -1)
       for i = 1, #all, 2 do say(message(client, 'q', '', all[i], all[i + 1])) end
@@ -51,7 +54,7 @@ for _, client in ipairs(ARGV) do
           say(message(client, 'r', hex(string.sub(all[i], 2)), all[i + 1], body or 'no body'))
         end
       end
-    elseif not part and string.find(key, ':d:', 1, true) then
+    elseif string.sub(rest, 1, 2) == 'd:' then
       say({ client, 'd', hex(key) })
     end
   end
