@@ -153,10 +153,7 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
     // What must be done before the process ends, and what ends with it.
     let (settling, background) = (TaskTracker::new(), TaskTracker::new());
     let store = Store::open(config, &metrics, &background)?;
-    if let Store::Redis(store) = &store {
-        background.spawn(prepare(store.queue()?));
-    }
-    observe(config, &store, &metrics, &leaving, &background)?;
+    attend(config, &store, &metrics, &leaving, &background)?;
     let waiters =
         Waiters::new(config.limits.replica_waiters).with_running(config.limits.replica_calls);
     metrics.watch_waiters(&waiters.gauge());
@@ -284,16 +281,23 @@ fn note_limits(config: &Config, metrics: &Metrics) {
     }
 }
 
-/// Keeps what metrics say of the store and of readiness up to date. The queue is one of its own, so that
-/// nobody's call waits behind it.
-fn observe(
+/// Prepares the store, and keeps what metrics say of it and of readiness up to date. All of this has one
+/// queue of its own, so that nobody's call waits behind it.
+fn attend(
     config: &Config,
     store: &Store,
     metrics: &Arc<Metrics>,
     stop: &CancellationToken,
     background: &TaskTracker,
 ) -> Result<(), QueueError> {
-    let (queue, _) = store.queue()?;
+    let queue: Arc<dyn QueueBackend> = match store {
+        Store::Memory(queue) => Arc::<MemoryQueue>::clone(queue),
+        Store::Redis(store) => {
+            let queue = store.queue()?;
+            background.spawn(prepare(queue.clone()));
+            Arc::new(queue)
+        }
+    };
     let (ready_queue, ready_metrics) = (Arc::clone(&queue), Arc::clone(metrics));
     background.spawn(keep_watching_readiness(ready_queue, ready_metrics, stop.clone()));
     if config.ops.sample_seconds > 0 {
