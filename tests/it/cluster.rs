@@ -4,7 +4,10 @@ use std::{net::TcpListener, time::Duration};
 
 use tokio::time::sleep;
 
-use crate::support::{Persistence, RedisServer, Replica, Reply};
+use crate::{
+    faults::library_at,
+    support::{Persistence, RedisServer, Replica, Reply},
+};
 
 /// Two primaries, of which the first holds every slot.
 struct Cluster {
@@ -152,4 +155,23 @@ async fn what_lies_in_a_cluster_is_counted_slot_by_slot() {
         assert!(std::time::Instant::now() < patience, "{}", counted().await);
         sleep(Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test]
+async fn a_primary_without_functions_gets_them_and_costs_no_other_one_newer_ones() {
+    let cluster = Cluster::start();
+    let slot = cluster.slot_of("default/bob");
+    cluster.begin_to_move(&slot);
+    cluster.end_to_move(&slot);
+    cluster.holder.command(&["FUNCTION", "LOAD", &library_at(1000)]);
+    let one = Replica::on(&cluster.url()).await;
+    one.agent("alice").send("bob", "to the other one").await;
+    assert_eq!(one.agent("bob").texts(0).await, ["to the other one"]);
+    let revision = |node: &RedisServer| node.command(&["FCALL", "mb1_revision", "0"]);
+    assert_eq!(revision(&cluster.holder), Reply::Integer(1000));
+    assert!(matches!(revision(&cluster.other), Reply::Integer(ours) if ours < 1000));
+    cluster.other.command(&["FUNCTION", "FLUSH", "SYNC"]);
+    one.agent("alice").send("bob", "again").await;
+    assert_eq!(one.agent("bob").texts(0).await, ["again"]);
+    assert_eq!(revision(&cluster.holder), Reply::Integer(1000));
 }

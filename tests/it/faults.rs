@@ -186,7 +186,7 @@ async fn a_redis_without_functions_runs_the_scripts() {
 }
 
 /// The library as another version of the server would bring it.
-fn library_at(revision: u32) -> String {
+pub(crate) fn library_at(revision: u32) -> String {
     let source = include_str!("../../migrations/functions/mb1.lua");
     let (before, rest) = source.split_once("local REVISION = ").unwrap();
     let (_ours, after) = rest.split_once('\n').unwrap();
@@ -209,6 +209,31 @@ async fn an_older_revision_is_replaced() {
     redis.command(&["FUNCTION", "LOAD", &library_at(0)]);
     let _one = Replica::on(&redis.url()).await;
     assert_ne!(redis.command(&["FCALL", "mb1_revision", "0"]), Reply::Integer(0));
+}
+
+#[tokio::test]
+async fn who_loads_the_functions_waits_for_another_loader_and_leaves_what_it_left() {
+    let redis = RedisServer::start(Persistence::None);
+    redis.command(&["FUNCTION", "LOAD", &library_at(0)]);
+    redis.command(&["SET", "mb1:{load}:l", "somebody else", "PX", "60000"]);
+    let url = redis.url();
+    let starting = tokio::spawn(async move { Replica::on(&url).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let revision = || redis.command(&["FCALL", "mb1_revision", "0"]);
+    assert_eq!(revision(), Reply::Integer(0), "not while another one loads");
+    redis.command(&["FUNCTION", "LOAD", "REPLACE", &library_at(1000)]);
+    redis.command(&["DEL", "mb1:{load}:l"]);
+    let _one = starting.await.unwrap();
+    assert_eq!(revision(), Reply::Integer(1000));
+}
+
+#[tokio::test]
+async fn the_lock_of_a_loader_is_given_back() {
+    let redis = RedisServer::start(Persistence::None);
+    redis.command(&["FUNCTION", "LOAD", &library_at(0)]);
+    let _one = Replica::on(&redis.url()).await;
+    assert_ne!(redis.command(&["FCALL", "mb1_revision", "0"]), Reply::Integer(0));
+    assert_eq!(redis.command(&["EXISTS", "mb1:{load}:l"]), Reply::Integer(0));
 }
 
 #[tokio::test]

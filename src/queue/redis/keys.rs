@@ -32,6 +32,11 @@ pub(super) fn surveyor() -> (String, u16) {
     ("mb1:{survey}:h".to_owned(), slot_of("survey"))
 }
 
+/// The lock of who loads the functions, and its slot.
+pub(super) fn loading() -> (String, u16) {
+    ("mb1:{load}:l".to_owned(), slot_of("load"))
+}
+
 /// The hash slot of a bucket in a Redis Cluster.
 pub(super) fn slot(bucket: u8) -> u16 {
     slot_of(&format!("b{bucket}"))

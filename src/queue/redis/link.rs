@@ -16,7 +16,7 @@ use std::{
 use fred::{
     clients::Client,
     error::{Error, ErrorKind},
-    interfaces::{ClientLike, EventInterface, FunctionInterface},
+    interfaces::{ClientLike, EventInterface},
     types::{
         Builder, ClusterHash, CustomCommand, InfoKind, RespVersion, Value,
         config::{Config, ReconnectError, ReconnectPolicy, TlsConnector, UnresponsiveConfig},
@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     confirm::Confirming,
     functions::{self, Operation},
+    library::MAY_NOT_LOAD,
     packed::Packed,
     reply::{self, Failure},
 };
@@ -119,12 +120,13 @@ impl RedisSettings {
 #[derive(Clone)]
 pub(super) struct Link {
     pub(super) client: Client,
-    scripts: Arc<AtomicBool>,
+    /// The server has no functions.
+    pub(super) scripts: Arc<AtomicBool>,
     /// Attempts of an operation end after this.
     pub(super) retry_for: Duration,
     /// One attempt.
     pub(super) command_timeout: Duration,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     /// Why the connection failed last.
     trouble: Arc<Mutex<Option<RedisError>>>,
 }
@@ -207,8 +209,6 @@ const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(500);
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// What an operator is told, and readiness is told by.
-const MAY_NOT_LOAD: &str =
-    "the Redis user may not load functions: run `mcp-messaging migrate` with one that may";
 const EVICTS: &str = "Redis evicts messages when memory is short";
 
 fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -353,18 +353,6 @@ impl Link {
         !self.scripts.load(Ordering::Relaxed)
     }
 
-    /// Brings the library to our revision or leaves a newer one. Safe to call from many replicas.
-    pub(super) async fn ensure(&self) -> Result<(), QueueError> {
-        let revision = self.revision().await?;
-        if revision >= functions::REVISION {
-            self.metrics.function_revision(revision);
-            return Ok(());
-        }
-        self.load().await?;
-        self.metrics.function_revision(functions::REVISION);
-        Ok(())
-    }
-
     /// Whether Redis can be relied on now.
     pub(super) async fn ready(&self, confirming: Option<&Confirming>) -> Result<(), Unready> {
         let unready = |reason, cause| Unready { reason, cause };
@@ -402,36 +390,6 @@ impl Link {
                 matches!(&cause, QueueError::Unavailable { detail } if detail.starts_with(EVICTS));
             unready(if evicts { Readiness::Evicts } else { Readiness::StoreFailed }, cause)
         })
-    }
-
-    /// The revision that is loaded (loading ours if there is none).
-    async fn revision(&self) -> Result<i64, QueueError> {
-        let value = self.call(Operation::Revision, 0, Vec::new(), Vec::new()).await?;
-        reply::integer(&value)
-    }
-
-    async fn load(&self) -> Result<(), QueueError> {
-        if self.scripts.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let loaded: Result<Value, Error> =
-            self.client.function_load_cluster(true, functions::library()).await;
-        match loaded {
-            Ok(_) => Ok(()),
-            Err(error) if error.details().starts_with("NOPERM") => {
-                Err(QueueError::Unavailable { detail: MAY_NOT_LOAD.to_owned() })
-            }
-            Err(error) => match reply::sort(&error) {
-                Failure::NoFunctions => {
-                    self.scripts.store(true, Ordering::Relaxed);
-                    Ok(())
-                }
-                Failure::Final(error) | Failure::Passing(error) => Err(error),
-                Failure::FunctionMissing => {
-                    Err(QueueError::Unavailable { detail: error.to_string() })
-                }
-            },
-        }
     }
 
     /// Whether this Redis keeps what it is given. A server that does not let us ask is believed.

@@ -12,6 +12,7 @@ mod credentials;
 mod functions;
 mod keys;
 mod ledger;
+mod library;
 mod link;
 mod packed;
 mod record;
