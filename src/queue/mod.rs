@@ -109,8 +109,8 @@ pub trait QueueBackend: Send + Sync {
     /// after its deadline.
     async fn wait_close(&self, inbox: &Inbox, wait: MessageId) -> Result<(), QueueError>;
 
-    /// Makes an open wait a task: a wait that is asked for by an id. `None`: the wait is over, or the client has
-    /// [`Limits::open_waits`] tasks already; then it stays as it was.
+    /// Makes an open wait a task: a wait that is asked for by an id. `None`: the wait is over, the client has
+    /// [`Limits::open_waits`] tasks already, or the store cannot promise to keep it; then it is a wait as any other.
     ///
     /// * Until its deadline it takes a reply as any wait does. The replica that opened it need not live.
     /// * A reply that nobody acknowledges within `hold`, or half of its life if that is less, goes to the

@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{Persistence, RedisServer, Replica, Reply};
+use crate::{
+    support::{Persistence, RedisServer, Replica, Reply},
+    tasks::Modern,
+};
 
 /// A primary and what follows it.
 struct Pair {
@@ -171,4 +174,21 @@ async fn a_user_who_may_not_wait_for_followers_is_named_as_the_reason() {
         sleep(Duration::from_millis(50)).await;
     }
     replica.kill();
+}
+
+#[tokio::test]
+async fn the_handle_of_a_task_is_confirmed_as_its_question_is() {
+    let pair = Pair::start().await;
+    let replica = pair.replica("5").await;
+    let waits = || {
+        let Reply::Text(told) = pair.primary.command(&["INFO", "commandstats"]) else {
+            panic!("no statistics")
+        };
+        let line = told.lines().find_map(|line| line.strip_prefix("cmdstat_wait:calls="));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse::<u64>().unwrap())
+    };
+    let before = waits();
+    let task = Modern::by(replica.agent("alice")).begin("bob", 60).await;
+    assert_eq!(task["status"], "working", "{task}");
+    assert_eq!(waits() - before, 2, "one for the question, one for the task");
 }

@@ -114,7 +114,7 @@ impl RedisQueue {
 
     /// Calls a function that writes, the way that the level of durability asks for. Also: whether what it
     /// promises is kept.
-    async fn write(&self, call: Call) -> Result<(Value, bool), QueueError> {
+    pub(super) async fn write(&self, call: Call) -> Result<(Value, bool), QueueError> {
         match &self.confirming {
             Some(confirming) => confirming.make(call).await,
             None => Ok((self.link.make(call).await?, true)),

@@ -8,6 +8,7 @@ use super::{
     RedisQueue, bytes, count,
     functions::Operation,
     keys::{self, InboxKeys},
+    link::Call,
     millis,
     reply::{self, Answer, contract},
 };
@@ -28,8 +29,10 @@ impl RedisQueue {
         let names = vec![own.meta(), own.waits(), own.replies(), keys::task(&id).0];
         let limit = count(self.store.limits.open_waits);
         let args = vec![bytes(wait.as_bytes()), millis(hold), limit];
-        let value = self.call(Operation::TaskOpen, own.bucket, names, args).await?;
-        record(id, value)
+        let call = Call::new(Operation::TaskOpen, keys::slot(own.bucket), names, args);
+        // A handle says that its task is kept: one that a failover may lose is not handed out.
+        let (value, confirmed) = self.write(call).await?;
+        if confirmed { record(id, value) } else { Ok(None) }
     }
 
     pub(super) async fn find_task(&self, id: &TaskId) -> Result<Option<TaskRecord>, QueueError> {
