@@ -1,5 +1,5 @@
 #!lua name=mb1
--- mb1: the mailbox, contract 1. rev: 5
+-- mb1: the mailbox, contract 1. rev: 6
 -- Every operation of the store is one of these functions, on the keys of one hash slot. They are
 -- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
 -- QueueBackend (src/queue/mod.rs).
@@ -7,7 +7,7 @@
 -- Redis does not roll back a function that fails half way. So every check runs before the first
 -- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
 -- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
-local REVISION = 5
+local REVISION = 6
 local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
 local DROP_MAX = 512       -- expired messages dropped from the head in one call
 local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
@@ -222,13 +222,12 @@ local function unpark(q, r, x, c, wait, state, us, now, keep)
   local p = call('HMGET', r, 'h' .. wait, 'b' .. wait)
   if not p[1] then return 0 end
   local h, back = p[1], 0
-  if state == '3' then back = 0
-  elseif h_exp(h) > now then
+  if state ~= '3' and h_exp(h) > now then
     local flags = state == '2' and bit.bor(h_flags(h), COPY) or h_flags(h)
     local stamp = append(q, c, call('LLEN', q) / 2, us, now, flags, p[2], h_exp(h), h_id(h), string.sub(h, 39))
     except(x, (state == '2' and 'T' or 'R') .. struct.pack('>dd', h_stamp(h), stamp), keep)
     back = 1
-  else
+  elseif state ~= '3' then
     except(x, 'P' .. struct.pack('>d', h_stamp(h)), keep)
   end
   call('HDEL', r, 'h' .. wait, 'b' .. wait)
@@ -951,6 +950,28 @@ local function survey(keys, a)
            seen[1], seen[2], seen[3], unpack(overdue) }
 end
 
+-- inboxes: KEYS i  ARGV 1 what their names begin with 2 offset 3 how many are looked at
+-- -> {next offset or -1, inbox, messages, presence, ms, ...}: those with messages, and where somebody waits
+local function inboxes(keys, a)
+  local _, now = clock()
+  local prefix, begins, offset, many = string.sub(keys[1], 1, -2), a[1], tonumber(a[2]), tonumber(a[3])
+  local all = call('ZRANGEBYSCORE', keys[1], '(' .. fmt(now), '+inf', 'LIMIT', offset, many)
+  local res = { #all == many and offset + many or -1 }
+  for _, inbox in ipairs(all) do
+    if string.sub(inbox, 1, #begins) == begins then
+      local q = prefix .. inbox .. ':q'
+      local f = call('HMGET', prefix .. inbox .. ':m', 'c', 'wu', 'sn')
+      local total = call('LLEN', q) / 2
+      local live = total - first_live(q, total, counters(f[1]).mt == 1, now, DROP_MAX)
+      local present, ms = presence(f[2], f[3], now)
+      if live > 0 or present == 2 then
+        for _, one in ipairs({ inbox, live, present, ms }) do res[#res + 1] = one end
+      end
+    end
+  end
+  return res
+end
+
 -- probe: KEYS two a topic: q m of an inbox, or w r of a reply. ARGV one a topic: '' or the wait
 -- -> positions of the topics whose watchers should have been woken more than a second ago
 local function probe(keys, a)
@@ -1132,6 +1153,7 @@ register('browse', browse, 'no-writes')
 register('task_find', task_find, 'no-writes')
 register('probe', probe, 'no-writes')
 register('survey', survey, 'no-writes')
+register('inboxes', inboxes, 'no-writes')
 register('ledger_list', ledger_list, 'no-writes')
 register('clients', clients, 'no-writes')
 register('cancelled', cancelled, 'no-writes')

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 const SOURCE: &str = include_str!("../../../migrations/functions/mb1.lua");
 
 /// The revision of [`SOURCE`]; a test holds it to the file.
-pub(super) const REVISION: i64 = 5;
+pub(super) const REVISION: i64 = 6;
 
 /// One function of the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +42,13 @@ pub(super) enum Operation {
     Cancelled,
     Hold,
     Survey,
+    Inboxes,
     Revision,
 }
 
 impl Operation {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Self; 29] = [
+    pub(super) const ALL: [Self; 30] = [
         Self::Send,
         Self::Fetch,
         Self::Ack,
@@ -76,6 +77,7 @@ impl Operation {
         Self::Cancelled,
         Self::Hold,
         Self::Survey,
+        Self::Inboxes,
         Self::Revision,
     ];
 
@@ -110,6 +112,7 @@ impl Operation {
             Self::Cancelled => "mb1_cancelled",
             Self::Hold => "mb1_hold",
             Self::Survey => "mb1_survey",
+            Self::Inboxes => "mb1_inboxes",
             Self::Revision => "mb1_revision",
         }
     }

@@ -195,13 +195,6 @@ pub(super) fn watched(topic: &str) -> Option<(Inbox, Option<MessageId>)> {
     }
 }
 
-/// The inbox whose small hash has this key; `None` for other keys.
-pub(super) fn inbox_of(key: &str) -> Option<Inbox> {
-    let rest = key.strip_prefix("mb1:{b")?;
-    let (_bucket, rest) = rest.split_once("}:")?;
-    Inbox::from_name(rest.strip_suffix(":m")?)
-}
-
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
@@ -233,7 +226,6 @@ mod tests {
             marker.as_str().unwrap(),
             format!("mb1:{{b{bucket}}}:default/alice:d:0123456789abcdef")
         );
-        assert_eq!(inbox_of(&keys.meta().as_str().unwrap()).unwrap().name(), "default/alice");
     }
 
     #[test]

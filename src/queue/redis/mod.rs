@@ -23,14 +23,12 @@ mod survey;
 mod tasks;
 
 use std::{
-    collections::HashSet,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use fred::types::Value;
-use futures_util::StreamExt;
 use tokio_util::task::TaskTracker;
 
 pub use link::{Confirm, RedisSettings};
@@ -433,45 +431,7 @@ impl QueueBackend for RedisQueue {
     }
 
     async fn inboxes(&self, tenant: &Tenant, limit: usize) -> Result<Vec<InboxStat>, QueueError> {
-        // The small hash of an inbox lives longer than its queue: it also shows who waits.
-        let pattern = format!("mb1:{{b*}}:{}/*:m", tenant.as_str());
-        let client = &self.link.client;
-        let scan = if self.store.clustered {
-            client.scan_cluster_buffered(pattern, Some(1000), None).left_stream()
-        } else {
-            client.scan_buffered(pattern, Some(1000), None).right_stream()
-        };
-        let mut scan = std::pin::pin!(scan.ready_chunks(256));
-        let (mut seen, mut listed) = (HashSet::new(), Vec::new());
-        // fred gives a scan no timeout of its own: without Redis it would wait for ever.
-        let patience = self.link.retry_for;
-        let next = async |scan: &mut _| {
-            let keys = tokio::time::timeout(patience, StreamExt::next(scan)).await;
-            keys.map_err(|_elapsed| QueueError::Timeout)
-        };
-        while let Some(keys) = next(&mut scan).await? {
-            let mut inboxes = Vec::new();
-            for key in keys {
-                let key =
-                    key.map_err(|error| QueueError::Unavailable { detail: error.to_string() })?;
-                let Some(inbox) = key.as_str().and_then(keys::inbox_of) else { continue };
-                if seen.insert(inbox.clone()) {
-                    inboxes.push(inbox); // a scan may show a key twice
-                }
-            }
-            let peeks = inboxes.iter().map(|inbox| self.peek(inbox));
-            let peeks = futures_util::future::try_join_all(peeks).await?;
-            for (inbox, peek) in inboxes.iter().zip(peeks) {
-                if listed.len() < limit && (peek.queued > 0 || peek.presence == Presence::Waiting) {
-                    let client = inbox.client().clone();
-                    listed.push(InboxStat { client, queued: peek.queued, presence: peek.presence });
-                }
-            }
-            if listed.len() >= limit {
-                break;
-            }
-        }
-        Ok(listed)
+        self.inboxes_of(tenant, limit).await
     }
 
     async fn watch(&self, topic: Topic) -> Result<Wakeups, QueueError> {

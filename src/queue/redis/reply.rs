@@ -99,6 +99,11 @@ impl Answer {
         Ok(Self(values.into_iter()))
     }
 
+    /// Whether something is left to read.
+    pub(super) fn more(&self) -> bool {
+        self.0.len() > 0
+    }
+
     pub(super) fn next(&mut self) -> Result<Value, QueueError> {
         self.0.next().ok_or_else(|| contract("the answer is too short"))
     }

@@ -1,6 +1,6 @@
-//! Counting what lies in all inboxes, at a pace that nobody else feels.
+//! Counting what lies in all inboxes, at a pace that nobody else feels, and listing those of one tenant.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::try_join_all;
 use rand::seq::IndexedRandom;
@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::{RedisQueue, count, functions::Operation, keys, millis, reply, reply::Answer, text};
 use crate::{
-    model::{Inbox, Survey},
-    queue::QueueError,
+    model::{Inbox, Survey, Tenant},
+    queue::{InboxStat, QueueError},
 };
 
 /// Inboxes of one call: Redis is held up for less than a millisecond.
@@ -21,6 +21,9 @@ const AT_ONCE: usize = 16;
 const PAUSES: u32 = 9;
 /// Senders of one survey whose ledgers are looked up because they have not come to do so.
 const LOOK_UPS: usize = 32;
+
+/// Inboxes of one call of a list.
+const LISTED: u64 = 256;
 
 /// What a call counted.
 struct Counted {
@@ -72,6 +75,43 @@ impl RedisQueue {
         let args = vec![text(&self.store.name), millis(lease)];
         let held = self.link.call(Operation::Hold, slot, vec![text(&key)], args).await?;
         Ok(reply::integer(&held)? == 1)
+    }
+
+    /// The inboxes of a tenant that hold something, or where somebody waits.
+    pub(super) async fn inboxes_of(
+        &self,
+        tenant: &Tenant,
+        limit: usize,
+    ) -> Result<Vec<InboxStat>, QueueError> {
+        let begins = text(&format!("{}/", tenant.as_str()));
+        let mut todo: Vec<(u8, u64)> = (0..=u8::MAX).map(|bucket| (bucket, 0)).collect();
+        let mut found = BTreeMap::new(); // one that gets mail meanwhile moves to the end of its bucket
+        while !todo.is_empty() && found.len() < limit {
+            let round = todo.split_off(todo.len().saturating_sub(AT_ONCE));
+            let calls = round.iter().map(|(bucket, offset)| {
+                let args = vec![begins.clone(), count(*offset), count(LISTED)];
+                let keys = vec![text(&keys::index(*bucket))];
+                self.call(Operation::Inboxes, *bucket, keys, args)
+            });
+            let answers = try_join_all(calls).await?;
+            for ((bucket, _), value) in round.into_iter().zip(answers) {
+                let mut answer = Answer::new(value)?;
+                if let Ok(offset) = u64::try_from(answer.integer()?) {
+                    todo.push((bucket, offset));
+                }
+                while answer.more() {
+                    let name = answer.bytes()?;
+                    let (queued, presence) = (answer.count()?, answer.presence()?);
+                    let inbox = name.as_str().and_then(|name| Inbox::from_name(&name));
+                    let inbox = inbox.ok_or_else(|| reply::contract("an inbox without a name"))?;
+                    found.insert(inbox.client().clone(), (queued, presence));
+                }
+            }
+        }
+        let stats = found.into_iter().take(limit);
+        Ok(stats
+            .map(|(client, (queued, presence))| InboxStat { client, queued, presence })
+            .collect())
     }
 
     /// Counts some inboxes of a bucket.
