@@ -259,7 +259,8 @@ def test_a_redis_of_an_unknown_authority_is_not_trusted(tmp_path, authority):
         stack.callback(friend.end)
         friend.until_ready()
         call(friend.port, "send_message", {"sender_id": "a", "recipient_id": "b", "message": "x"})
-        assert get(stranger.ops, "/readyz")[0] == 503 and "certificate" in stranger.process.said().lower(), stranger.process.said()
+        until(lambda: "certificate" in stranger.process.said().lower(), lambda: f"the log says why: {stranger.process.said()}", 12)
+        assert get(stranger.ops, "/readyz")[0] == 503
 
 
 def test_the_trial_redis_keeps_mail_over_a_crash_and_never_evicts(tmp_path):

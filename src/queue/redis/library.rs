@@ -91,7 +91,7 @@ impl Link {
                         state.without.push(slot);
                         continue;
                     }
-                    failure => {
+                    failure @ (Failure::NoFunctions | Failure::Passing(_) | Failure::Final(_)) => {
                         self.no_functions(failure)?;
                         continue;
                     }
