@@ -42,6 +42,7 @@ def test_without_redis_nothing_is_installed_and_the_remedy_is_said(helm):
         ({"service": {"port": 70000}}, "'/service/port'"),
         ({"probes": {"liveness": {"httpGet": {}}}}, "'httpGet' not allowed"),
         ({"resources": {"limit": {}}}, "'limit' not allowed"),
+        ({"keda": {"authenticationRef": {"secret": "x"}}}, "'secret' not allowed"),
         ({"config": {"http": {"workers": {"deep": 1}}}}, "'/config/http/workers'"),
         ({"extraEnv": {"A-B": "x"}}, "'A-B'"),
     ],
@@ -70,6 +71,7 @@ def test_the_schema_refuses(helm, wrong, words):
         ({**URL, "autoscaling": {"enabled": True, "minReplicas": 9, "maxReplicas": 3}}, "above maxReplicas"),
         ({**URL, "keda": {"enabled": True}}, "keda.prometheus"),
         ({**URL, "metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}}, "twice"),
+        ({**URL, "service": {"loadBalancerSourceRanges": ["192.0.2.0/24"]}}, "not LoadBalancer"),
         ({**URL, "service": {"type": "NodePort"}, "metrics": {"serviceMonitor": {"enabled": True}}}, "podMonitor"),
         ({**URL, "extraVolumes": [{"name": "config", "emptyDir": {}}]}, "extraVolumes"),
         ({**URL, "service": {"port": 80, "opsPort": 80}}, "must differ"),
@@ -132,8 +134,9 @@ def test_the_schema_knows_every_value_and_only_those():
             if isinstance(tree.get(key), dict):
                 compare(below, tree[key], f"{at}.{key}")
 
-    # httpRoute.timeouts is empty by default and its two keys are known.
+    # These are empty by default and their keys are known.
     tree = values()
+    tree["keda"]["authenticationRef"] = {"name": "n", "kind": "TriggerAuthentication"}
     tree["httpRoute"]["timeouts"] = {"request": "0s", "backendRequest": "0s"}
     compare(schema(), tree, "")
 
@@ -205,6 +208,9 @@ def test_the_notes_tell_the_next_commands_and_the_dangers():
     assert "Nobody has to prove anything" in said and "keys issue" not in said and "Bearer" not in said
     assert "Keys travel as they are" in chart.notes({**URL, "host": "mail.example.com", "ingress": {"enabled": True}})
     assert "for trials" in chart.notes({"redis": {"enabled": True}})
+    outside = {**URL, "service": {"type": "LoadBalancer"}}
+    assert "calls from outside the cluster are dropped" in chart.notes(outside)
+    assert "are dropped" not in chart.notes({**outside, "networkPolicy": {"from": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}})
     route = {**URL, "host": "m.example.com", "httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]}}
     assert "timeouts.request=0s" in chart.notes(route)
     assert "timeouts.request" not in chart.notes({**route, "httpRoute": {**route["httpRoute"], "timeouts": {"request": "0s"}}})
