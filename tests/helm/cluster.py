@@ -114,6 +114,7 @@ class Cluster:
 
     def __init__(self):
         self.objects, self.numbers, self.lock, self.asked = {}, itertools.count(1), threading.Lock(), []
+        self.written = []
 
     def __enter__(self):
         cluster = self
@@ -245,6 +246,7 @@ class Cluster:
 
     def keep(self, document):
         document = self.as_kept(document)
+        self.written.append((document["kind"], document["metadata"]["name"]))
         document["metadata"] |= {"namespace": "mail", "resourceVersion": str(next(self.numbers)), "uid": f"u{next(self.numbers)}"}
         self.objects[document["kind"], document["metadata"]["name"]] = document
         return document
