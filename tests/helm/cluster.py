@@ -110,7 +110,7 @@ class Refused(Exception):
 
 
 class Cluster:
-    """Listens on loopback as long as its `with` lasts. `objects` is by kind and name, of one namespace."""
+    """Listens on loopback as long as its `with` lasts. `objects` is by kind and name, of one namespace; `asked` and `written` say what was, in order."""
 
     def __init__(self):
         self.objects, self.numbers, self.lock, self.asked = {}, itertools.count(1), threading.Lock(), []
