@@ -12,7 +12,7 @@ use mcp_messaging::{
     config::Config,
     outside::{self, Endpoint, InvalidEndpoint, Pace, Questions},
 };
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The mailbox through which AI agents talk to each other, over plain MCP.
@@ -123,8 +123,11 @@ fn main() -> ExitCode {
     // These may ask somebody else's server: what is configured here is theirs only if --make-key says so.
     let looked = match &cli.command {
         Some(Command::Doctor { place, ops_url, make_key, readers, json }) => {
-            let config = make_key.then_some(cli.config.as_deref());
-            Some(doctor(place, ops_url.as_deref(), config, *readers, *json))
+            let name = outside::new_name();
+            let made = make_key.then(|| made_key(cli.config.as_deref(), &name)).transpose();
+            Some(made.and_then(|made| {
+                doctor(place, ops_url.as_deref(), name, made.as_ref(), *readers, *json)
+            }))
         }
         Some(Command::Demo { place, rate, seconds }) => Some(demo(place, *rate, *seconds)),
         Some(
@@ -174,20 +177,20 @@ fn main() -> ExitCode {
 
 type Looked = Result<ExitCode, Box<dyn std::error::Error>>;
 
-/// `config`: make a key with the master keys of the configuration, of which this is the file.
+/// A key for the clients below `name`, by the master keys of the configuration.
+fn made_key(file: Option<&Path>, name: &str) -> Result<SecretString, Box<dyn std::error::Error>> {
+    Ok(app::keys::passing(&Config::load(file, std::iter::empty())?, name)?)
+}
+
 fn doctor(
     place: &Place,
     ops_url: Option<&str>,
-    config: Option<Option<&Path>>,
+    name: String,
+    made: Option<&SecretString>,
     readers: u16,
     json: bool,
 ) -> Looked {
-    let name = outside::new_name();
-    let made = match config {
-        Some(file) => Some(app::keys::passing(&Config::load(file, std::iter::empty())?, &name)?),
-        None => None,
-    };
-    let key = made.as_ref().map(ExposeSecret::expose_secret);
+    let key = made.map(ExposeSecret::expose_secret);
     let questions = Questions {
         endpoint: place.endpoint(&place.url, key)?,
         // Readiness asks for no key.
