@@ -1,6 +1,10 @@
 //! The `mcp-messaging` command.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 use mcp_messaging::{
@@ -8,6 +12,7 @@ use mcp_messaging::{
     config::Config,
     outside::{self, Endpoint, InvalidEndpoint, Pace, Questions},
 };
+use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The mailbox through which AI agents talk to each other, over plain MCP.
@@ -60,6 +65,10 @@ enum Command {
         /// Where /readyz is served, if not beside the mailbox: <http://localhost:9090>.
         #[arg(long, value_name = "URL")]
         ops_url: Option<String>,
+        /// Come with a key made for this look alone, by the master keys of the configuration: good for five minutes and for
+        /// the clients that the doctor plays. Only for a server that is yours: it gets to see the key.
+        #[arg(long, conflicts_with = "key")]
+        make_key: bool,
         /// Readers that are woken, each on a connection of its own. The more, the likelier each replica has one.
         #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=100))]
         readers: u16,
@@ -95,8 +104,9 @@ struct Place {
 }
 
 impl Place {
-    fn endpoint(&self, url: &str) -> Result<Endpoint, InvalidEndpoint> {
-        let key = self.key.as_deref().filter(|key| !key.is_empty());
+    /// As who `made` says, or else as who was said.
+    fn endpoint(&self, url: &str, made: Option<&str>) -> Result<Endpoint, InvalidEndpoint> {
+        let key = made.or(self.key.as_deref()).filter(|key| !key.is_empty());
         Endpoint::new(url, key, self.ca.as_deref())
     }
 }
@@ -110,10 +120,14 @@ fn rate(text: &str) -> Result<f64, String> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // These ask somebody else's server: what is configured here is not theirs.
+    // These may ask somebody else's server: what is configured here is theirs only if --make-key says so.
     let looked = match &cli.command {
-        Some(Command::Doctor { place, ops_url, readers, json }) => {
-            Some(doctor(place, ops_url.as_deref(), *readers, *json))
+        Some(Command::Doctor { place, ops_url, make_key, readers, json }) => {
+            let name = outside::new_name();
+            let made = make_key.then(|| made_key(cli.config.as_deref(), &name)).transpose();
+            Some(made.and_then(|made| {
+                doctor(place, ops_url.as_deref(), name, made.as_ref(), *readers, *json)
+            }))
         }
         Some(Command::Demo { place, rate, seconds }) => Some(demo(place, *rate, *seconds)),
         Some(
@@ -163,10 +177,25 @@ fn main() -> ExitCode {
 
 type Looked = Result<ExitCode, Box<dyn std::error::Error>>;
 
-fn doctor(place: &Place, ops_url: Option<&str>, readers: u16, json: bool) -> Looked {
+/// A key for the clients below `name`, by the master keys of the configuration.
+fn made_key(file: Option<&Path>, name: &str) -> Result<SecretString, Box<dyn std::error::Error>> {
+    Ok(app::keys::passing(&Config::load(file, std::iter::empty())?, name)?)
+}
+
+fn doctor(
+    place: &Place,
+    ops_url: Option<&str>,
+    name: String,
+    made: Option<&SecretString>,
+    readers: u16,
+    json: bool,
+) -> Looked {
+    let key = made.map(ExposeSecret::expose_secret);
     let questions = Questions {
-        endpoint: place.endpoint(&place.url)?,
-        ops: ops_url.map(|url| place.endpoint(url)).transpose()?,
+        endpoint: place.endpoint(&place.url, key)?,
+        // Readiness asks for no key.
+        ops: ops_url.map(|url| place.endpoint(url, None)).transpose()?,
+        name,
         readers: readers.into(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -176,7 +205,7 @@ fn doctor(place: &Place, ops_url: Option<&str>, readers: u16, json: bool) -> Loo
 }
 
 fn demo(place: &Place, rate: f64, seconds: Option<u64>) -> Looked {
-    let (endpoint, lasts) = (place.endpoint(&place.url)?, seconds.map(Duration::from_secs));
+    let (endpoint, lasts) = (place.endpoint(&place.url, None)?, seconds.map(Duration::from_secs));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;

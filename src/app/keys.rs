@@ -4,7 +4,7 @@
 //! master key is; Redis is needed to know the generation in force, to remember what was issued, and to
 //! take it back.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     auth::{ApiKey, MasterKey},
     config::{Backend, Config},
-    model::{Clock, Grant, Scopes, SystemClock, Tenant},
+    model::{Clock, Grant, InvalidGrant, Scope, Scopes, SystemClock, Tenant},
     queue::{CredentialStore, FIRST_GENERATION, IssuedKey, KeyId, Revocations, redis::RedisQueue},
     tools::rfc3339::rfc3339,
 };
@@ -87,6 +87,9 @@ pub struct Which {
 const NEEDS_REDIS: &str = "the servers hear of it through Redis: set redis.url (REDIS_URL). Without Redis, put the id of \
                            the key into auth.revoked_keys and start the server again, or replace the master key";
 
+/// How long a key for a look is good.
+const PASSING_SECONDS: u64 = 300;
+
 /// Does what the command says.
 ///
 /// # Errors
@@ -111,6 +114,21 @@ pub fn run(config: &Config, command: KeysCommand) -> Result<(), StartError> {
             KeysCommand::Revoke { tenant, what } => take_back(needed()?, &tenant, &what).await,
         }
     })
+}
+
+/// A key to look at a server of this configuration with: for the clients below `name` and for five minutes. It is recorded
+/// nowhere and asks no Redis, so the name must be a new one, of which nothing was revoked.
+///
+/// # Errors
+/// No master keys, or `name` cannot begin a client id.
+pub fn passing(config: &Config, name: &str) -> Result<SecretString, StartError> {
+    let masters = master_keys(config)?;
+    let no_name = |error: InvalidGrant| StartError::Keys(format!("{name:?} {error}"));
+    let grant = format!("{name}.*").parse().map_err(no_name)?;
+    let scopes = [Scope::Read, Scope::Send].into_iter().collect();
+    let ends = now_ms() / 1000 + PASSING_SECONDS;
+    let key = ApiKey::new(Tenant::default(), grant, scopes, FIRST_GENERATION, Some(ends));
+    Ok(key.seal(masters.current()))
 }
 
 fn store(config: &Config) -> Result<Option<RedisQueue>, StartError> {
@@ -178,10 +196,16 @@ async fn make(
 fn show(config: &Config, key: &ApiKey, sealed: &SecretString, told: &str) {
     let expires = key.expires_at.map_or("never".to_owned(), |seconds| at(seconds * 1000));
     let scheme = if config.http.tls_certificate_file.is_empty() { "http" } else { "https" };
-    let url = format!("{scheme}://{}:{}/mcp", config.http.host, config.http.port);
+    let (url, place) = match config.http.host.parse::<IpAddr>() {
+        // It listens everywhere, which is no address to call.
+        Ok(any) if any.is_unspecified() => {
+            ("URL".to_owned(), ", and the server's address in place of URL")
+        }
+        Ok(_) | Err(_) => (format!("{scheme}://{}:{}/mcp", config.http.host, config.http.port), ""),
+    };
     eprintln!(
         "Key {id} of {client} in tenant {tenant}: {scopes}; generation {generation}; expires {expires}.\n\
-         {told}It is not shown again. Put it in place of KEY:\n\n  \
+         {told}It is not shown again. Put it in place of KEY{place}:\n\n  \
          claude mcp add --transport http messaging {url} --header \"Authorization: Bearer KEY\"\n\n  \
          {{ \"mcpServers\": {{ \"messaging\": {{ \"type\": \"http\", \"url\": \"{url}\", \
          \"headers\": {{ \"Authorization\": \"Bearer KEY\" }} }} }} }}\n",

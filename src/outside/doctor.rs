@@ -30,9 +30,17 @@ pub struct Questions {
     pub endpoint: Endpoint,
     /// Where readiness is told, if not beside the mailbox.
     pub ops: Option<Endpoint>,
+    /// What the clients that it plays are called, up to a dot. A key must be good for them.
+    pub name: String,
     /// Readers that are written to, each on a connection of its own: the more, the likelier each replica is
     /// among them.
     pub readers: usize,
+}
+
+/// A [`Questions::name`] that nobody had before, below `doctor.`.
+#[must_use]
+pub fn new_name() -> String {
+    format!("doctor.{}", Uuid::now_v7().simple())
 }
 
 /// What came of one check.
@@ -115,15 +123,14 @@ fn in_ms(took: Duration) -> u64 {
 /// Looks at an installation. What it sends it takes away again; the clients that it plays are forgotten by
 /// the store as all others are.
 pub async fn examine(questions: &Questions) -> Diagnosis {
-    let endpoint = &questions.endpoint;
+    let Questions { endpoint, name, readers, .. } = questions;
     let mut checks = introduce(endpoint).await;
     let talks = checks.iter().all(|check| check.verdict != Verdict::Failed);
     checks.push(readiness(questions).await);
     if talks {
-        let name = format!("doctor.{}", Uuid::now_v7().simple());
-        checks.push(round_trip(endpoint, &name).await);
-        let woken = wake_up(endpoint, &name, questions.readers).await;
-        let left = clean(endpoint, &name, questions.readers).await;
+        checks.push(round_trip(endpoint, name).await);
+        let woken = wake_up(endpoint, name, *readers).await;
+        let left = clean(endpoint, name, *readers).await;
         checks.extend([woken, left]);
     } else {
         let why = "not looked at: the mailbox cannot be talked to";
@@ -155,12 +162,12 @@ async fn introduce(endpoint: &Endpoint) -> Vec<Check> {
             let seen = format!("HTTP {status}: {said}");
             checks.push(match (status, endpoint.has_key()) {
                 (StatusCode::UNAUTHORIZED, false) => {
-                    failed("auth", seen, "It asks who you are: give --key or MCP_MESSAGING_KEY")
+                    failed("auth", seen, "It asks who you are: give --key or MCP_MESSAGING_KEY, or --make-key where its master keys are")
                 }
                 (StatusCode::UNAUTHORIZED, true) => failed(
                     "auth",
                     seen,
-                    "It does not take this key: see whether it is whole and has not expired",
+                    "It does not take this key: see whether it is whole, has not expired, and was made with a master key that the servers have",
                 ),
                 _ => failed(
                     "auth",
@@ -248,7 +255,7 @@ async fn take(endpoint: &Endpoint, whose: &str, wait: Duration) -> Result<Vec<St
 /// A message from one to the other.
 async fn round_trip(endpoint: &Endpoint, name: &str) -> Check {
     const NAME: &str = "round-trip";
-    let (from, to) = (format!("{name}-a"), format!("{name}-b"));
+    let (from, to) = (format!("{name}.a"), format!("{name}.b"));
     let started = Instant::now();
     if let Err(failure) = send(endpoint, &from, &to, name).await {
         let fix = if endpoint.has_key() && matches!(failure, Failure::Refused(_)) {
@@ -276,11 +283,11 @@ async fn round_trip(endpoint: &Endpoint, name: &str) -> Check {
 async fn wake_up(endpoint: &Endpoint, name: &str, readers: usize) -> Check {
     const NAME: &str = "wake-up";
     let pairs = (0..readers).map(|number| async move {
-        let reader = format!("{name}-{number}");
+        let reader = format!("{name}.{number}");
         let wait = take(endpoint, &reader, WAIT);
         let written = async {
             tokio::time::sleep(SETTLE).await;
-            let sent = send(endpoint, &format!("{name}-a"), &reader, "wake up").await;
+            let sent = send(endpoint, &format!("{name}.a"), &reader, "wake up").await;
             sent.map(|()| Instant::now())
         };
         let got = async { (wait.await, Instant::now()) };
@@ -318,9 +325,9 @@ async fn wake_up(endpoint: &Endpoint, name: &str, readers: usize) -> Check {
 /// Takes away what is left, if a check broke off.
 async fn clean(endpoint: &Endpoint, name: &str, readers: usize) -> Check {
     const NAME: &str = "clean-up";
-    let numbered = (0..readers).map(|number| format!("{name}-{number}"));
+    let numbered = (0..readers).map(|number| format!("{name}.{number}"));
     let inboxes: Vec<String> =
-        [format!("{name}-a"), format!("{name}-b")].into_iter().chain(numbered).collect();
+        [format!("{name}.a"), format!("{name}.b")].into_iter().chain(numbered).collect();
     let mut left = 0;
     for inbox in &inboxes {
         // The first look may find mail; the second must not.

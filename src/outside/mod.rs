@@ -8,4 +8,4 @@ mod doctor;
 
 pub use client::{Endpoint, InvalidEndpoint};
 pub use demo::{Pace, demonstrate};
-pub use doctor::{Check, Diagnosis, Questions, Verdict, examine};
+pub use doctor::{Check, Diagnosis, Questions, Verdict, examine, new_name};

@@ -82,6 +82,14 @@ hardened() {
   "$docker" exec "$id" /mcp-messaging healthcheck
 }
 
+names_its_crates() {
+  local binary=target/deploy-image-binary code=0
+  "$docker" cp "$(containers server | head -1):/mcp-messaging" "$binary" >/dev/null 2>&1 || { echo "the binary cannot be copied"; return 1; }
+  python3 tests/deploy/crates.py "$binary" || code=$?
+  rm -f "$binary"
+  return $code
+}
+
 loopback_only() {
   local id published
   for id in $(containers server) $(containers redis); do
@@ -151,6 +159,7 @@ check "the image builds" builds
 check "one command starts everything, healthy" starts
 [ "$failed" = 0 ] || { "${compose[@]}" -p "$project" logs --no-color --tail 20 </dev/null; echo "$passed passed, $failed failed"; exit 1; }
 check "the server's container is hardened" hardened
+check "the binary names its crates and their versions" names_its_crates
 check "only the load balancer is published, to this machine" loopback_only
 check "three replicas share the work" scales
 check "real clients talk through the load balancer" conversation

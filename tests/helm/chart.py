@@ -12,6 +12,10 @@ TOOLS = ROOT / "target" / "helm"
 HELMS = ("3", "4")
 # What the set's file in the chart's folder ci is called, without its ending.
 SETS = ("minimal", "trial", "everything", "gateway", "sentinel", "cluster-tls", "restricted")
+# A rendering without a cluster must be told where the master keys are. So minimal renders as in a cluster in which the chart has made them.
+TOLD = {"minimal": ("--set", "auth.existingSecret=minimal-mcp-messaging-master-keys")}
+# Of a team's; what a test says of auth is in its place.
+KEYS = {"auth": {"existingSecret": "mailbox-keys"}}
 # Of Kubernetes: from Chart.yaml's kubeVersion to the newest with schemas.
 KUBERNETES = tuple(f"1.{minor}" for minor in range(29, 38))
 
@@ -42,7 +46,7 @@ def documents(text):
 
 @functools.cache
 def text_of(name, helm="4", kubernetes="1.34"):
-    done = template(helm, "--values", values_file(name), release=name, kubernetes=kubernetes)
+    done = template(helm, "--values", values_file(name), *TOLD.get(name, ()), release=name, kubernetes=kubernetes)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -53,10 +57,10 @@ def rendered(name, helm="4", kubernetes="1.34"):
 
 
 def render(values, kubernetes="1.34", release="rel"):
-    """The documents for values given as a dictionary, over none but the defaults."""
+    """The documents for values given as a dictionary, over none but the defaults, with master keys of a team's if they don't say."""
     done = run(
         "4", "template", release, CHART, "--namespace", "mail", "--kube-version", kubernetes, "--values", "-",
-        stdin=yaml.safe_dump(values),
+        stdin=yaml.safe_dump(KEYS | values),
     )
     assert done.returncode == 0, done.stderr
     return documents(done.stdout)
@@ -64,9 +68,18 @@ def render(values, kubernetes="1.34", release="rel"):
 
 def refusal(values, helm="4"):
     """What helm says to values that the chart must refuse."""
-    done = run(helm, "template", "rel", CHART, "--values", "-", stdin=yaml.safe_dump(values))
+    done = run(helm, "template", "rel", CHART, "--values", "-", stdin=yaml.safe_dump(KEYS | values))
     assert done.returncode != 0, "it was accepted"
     return done.stderr
+
+
+def notes(values):
+    """What an install tells. Helm 4 alone renders it without a cluster."""
+    done = run(
+        "4", "install", "rel", CHART, "--dry-run=client", "--namespace", "mail", "--values", "-", stdin=yaml.safe_dump(KEYS | values)
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("NOTES:", 1)[1]
 
 
 def named(docs, kind, suffix=""):

@@ -8,10 +8,10 @@ from processes import call
 
 
 class Load:
-    """Senders and waiting receivers, each call on a connection of its own, none repeated."""
+    """Senders and waiting receivers, each call on a connection of its own, none repeated. `key` is for load.*."""
 
-    def __init__(self, port, pairs=4):
-        self.port, self.pairs = port, pairs
+    def __init__(self, port, key, pairs=4):
+        self.port, self.key, self.pairs = port, key, pairs
         self.accepted, self.received, self.errors = set(), [], []
         self.sent_enough, self.stop, self.lock = threading.Event(), threading.Event(), threading.Lock()
         self.threads = [
@@ -28,6 +28,9 @@ class Load:
         for thread in self.threads:
             thread.join()
 
+    def call(self, tool, arguments):
+        return call(self.port, tool, arguments, key=self.key)
+
     def error(self, what, error):
         with self.lock:
             self.errors.append(f"{what}: {type(error).__name__} {error}")
@@ -38,7 +41,7 @@ class Load:
                 return
             text = f"{n}-{count}"
             try:
-                answer = call(self.port, "send_message", {"sender_id": f"from-{n}", "recipient_id": f"to-{n}", "message": text})
+                answer = self.call("send_message", {"sender_id": f"load.from-{n}", "recipient_id": f"load.to-{n}", "message": text})
                 (result,) = answer["results"]
                 assert result["status"] == "queued", answer
                 with self.lock:
@@ -50,7 +53,7 @@ class Load:
     def receive(self, n):
         while not self.stop.is_set():
             try:
-                self.take(call(self.port, "get_messages", {"client_id": f"to-{n}", "wait_seconds": 3}))
+                self.take(self.call("get_messages", {"client_id": f"load.to-{n}", "wait_seconds": 3}))
             except Exception as error:
                 self.error("receive", error)
 
@@ -65,7 +68,7 @@ class Load:
             # A lease of a reader that is gone runs out.
             end = time.monotonic() + 15
             while time.monotonic() < end:
-                answer = call(self.port, "get_messages", {"client_id": f"to-{n}", "wait_seconds": 1})
+                answer = self.call("get_messages", {"client_id": f"load.to-{n}", "wait_seconds": 1})
                 self.take(answer)
                 if not answer["messages"] and not answer["busy"]:
                     break

@@ -6,11 +6,31 @@ free ports, its files lie in a folder, and Redis is where the test put it (by va
 
 import asyncio
 import re
+import subprocess
 import threading
 import time
 
 import chart
 from processes import BINARY, TERM, Process, free_port, get, secret, until
+
+
+# Of every Secret mailbox-keys; chart.KEYS names it.
+MASTER_KEYS = "m1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
+
+
+def environment_of(container, secrets):
+    """A container's environment, with $(NAME) put in as Kubernetes does: only names that stand before."""
+    environment = {}
+    for item in container.get("env", []):
+        if "value" in item:
+            value = re.sub(r"\$\((\w+)\)", lambda match: environment.get(match[1], match[0]), item["value"])
+        elif "secretKeyRef" in item["valueFrom"]:
+            reference = item["valueFrom"]["secretKeyRef"]
+            value = secrets[reference["name"]][reference["key"]]
+        else:
+            value = "of-the-pod"
+        environment[item["name"]] = value
+    return environment
 
 
 class Pod:
@@ -19,8 +39,9 @@ class Pod:
     def __init__(self, docs, folder, secrets=None, binary=BINARY):
         self.spec = chart.deployment(docs)["spec"]["template"]["spec"]
         (self.container,) = self.spec["containers"]
-        self.docs, self.folder = docs, folder
-        self.secrets = {doc["metadata"]["name"]: secret(doc) for doc in docs if doc["kind"] == "Secret"} | (secrets or {})
+        self.docs, self.folder, self.binary = docs, folder, binary
+        made = {doc["metadata"]["name"]: secret(doc) for doc in docs if doc["kind"] == "Secret"}
+        self.secrets = {"mailbox-keys": {"master-keys": MASTER_KEYS}} | made | (secrets or {})
         self.port, self.ops = free_port(), free_port()
         self.ready, self.restarts, self.terminating, self.history = False, 0, threading.Event(), []
         folder.mkdir(parents=True)
@@ -53,18 +74,8 @@ class Pod:
                 (target / item["path"]).write_text(self.secrets[volume["secret"]["secretName"]][item["key"]])
 
     def resolve(self):
-        """The environment, with $(NAME) put in as Kubernetes does: only names that stand before."""
-        environment = {}
-        for item in self.container["env"]:
-            if "value" in item:
-                value = re.sub(r"\$\((\w+)\)", lambda match: environment.get(match[1], match[0]), item["value"])
-            elif "secretKeyRef" in item["valueFrom"]:
-                reference = item["valueFrom"]["secretKeyRef"]
-                value = self.secrets[reference["name"]][reference["key"]]
-            else:
-                value = "of-the-pod"
-            environment[item["name"]] = self.local(value)
-        return self.at_home(environment)
+        environment = environment_of(self.container, self.secrets)
+        return self.at_home({name: self.local(value) for name, value in environment.items()})
 
     def at_home(self, environment):
         """Where a server of this test listens."""
@@ -106,6 +117,20 @@ class Pod:
     def until_ready(self, patience=30):
         until(lambda: self.ready, f"the pod is ready: {self.folder / 'log'}", patience)
         return self
+
+    def exec(self, *command):
+        """kubectl exec of the server's own binary, the only one in its image: a finished process with the container's environment."""
+        assert command[0] == "/mcp-messaging", "there is no shell"
+        words = [self.binary, *map(self.local, command[1:])]
+        environment = self.environment | {"MCP_SERVER_HOST": "0.0.0.0", "MCP_SERVER_PORT": "8123"}
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=30)
+
+    def key(self, client, *more):
+        """A key, issued as the chart's notes say."""
+        config = self.container["args"][self.container["args"].index("--config") + 1]
+        done = self.exec("/mcp-messaging", "--config", config, "keys", "issue", "--client", client, *more)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     def terminate(self):
         """As a kubelet: SIGTERM. The exit code; a pod that would be killed when its grace is over has failed."""

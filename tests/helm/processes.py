@@ -106,11 +106,11 @@ def running(*arguments, environment, log, binary=BINARY):
         process.end()
 
 
-def get(port, path, host=None, seconds=10):
+def get(port, path, host=None, seconds=10, key=None):
     """Status and body, or None when nobody answers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     try:
-        connection.request("GET", path, headers={"Host": host or f"127.0.0.1:{port}", "Connection": "close"})
+        connection.request("GET", path, headers={"Host": host or f"127.0.0.1:{port}", "Connection": "close", **bearing(key)})
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
     except OSError:
@@ -123,14 +123,19 @@ def ready(port):
     return (get(port, "/readyz") or (0, ""))[0] == 200
 
 
-def call(port, tool, arguments, host="localhost", seconds=PATIENCE):
+def bearing(key):
+    """The header for a key, if there is one."""
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def call(port, tool, arguments, host="localhost", seconds=PATIENCE, key=None):
     """structuredContent of a tool that succeeds. A new connection each: nothing is repeated."""
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     try:
         connection.request(
             "POST", "/mcp", json.dumps(body),
-            {"Host": host, "Content-Type": "application/json", "Accept": "application/json", "Connection": "close"},
+            {"Host": host, "Content-Type": "application/json", "Accept": "application/json", "Connection": "close", **bearing(key)},
         )
         answer = connection.getresponse()
         text = answer.read().decode()

@@ -7,8 +7,8 @@ import tomllib
 import pytest
 
 import chart
-from pods import Pod
-from processes import BINARY, Redis, free_port
+from pods import MASTER_KEYS, Pod, environment_of
+from processes import BINARY, Redis, free_port, get
 
 
 def check_config(docs, tmp_path, environment):
@@ -26,10 +26,13 @@ def test_the_server_accepts_its_configuration(name, tmp_path):
     urls = [doc["stringData"]["url"] for doc in docs if doc["kind"] == "Secret"]
     url = environment["REDIS_URL"] or (urls or ["redis://of-an-existing-secret:6379"])[0]
     environment["REDIS_URL"] = url.replace("$(REDIS_PASSWORD)", "p")
+    if name != "trial":
+        assert environment["MCP_MESSAGING__AUTH__MASTER_KEYS"] == "", "from a Secret"
+        environment["MCP_MESSAGING__AUTH__MASTER_KEYS"] = MASTER_KEYS
     done = check_config(docs, tmp_path, environment)
     assert done.returncode == 0, done.stderr
     shown = tomllib.loads(done.stdout)
-    assert shown["auth"]["mode"] == "none" and shown["http"]["port"] == 8123
+    assert shown["auth"]["mode"] == ("none" if name == "trial" else "key") and shown["http"]["port"] == 8123
     assert shown["ops"]["listen"] == "0.0.0.0:9090"
     if name == "everything":
         assert shown["messaging"]["ttl_seconds"] == 600 and shown["redis"]["command_timeout_seconds"] == 1.5
@@ -53,18 +56,17 @@ def test_the_server_accepts_its_configuration(name, tmp_path):
 def test_a_setting_that_the_server_does_not_know_is_named(wrong, words, tmp_path):
     """As in a pod, where it ends the start, and in the hook, where it ends the upgrade."""
     docs = chart.render({"redis": {"url": "redis://h"}, "config": wrong})
-    done = check_config(docs, tmp_path, {"REDIS_URL": "redis://h"})
+    done = check_config(docs, tmp_path, {"REDIS_URL": "redis://h", "MCP_MESSAGING__AUTH__MASTER_KEYS": MASTER_KEYS})
     assert done.returncode == 78 and words in done.stderr, done.stderr
 
 
-def test_with_keys_a_server_starts_with_the_secret_and_not_without(tmp_path):
-    docs = chart.render({"redis": {"url": "redis://h"}, "auth": {"mode": "key", "existingSecret": "s"}})
+def test_a_server_starts_with_the_master_keys_and_not_without(tmp_path):
+    docs = chart.render({"redis": {"url": "redis://h"}})
     environment = {"REDIS_URL": "redis://h"}
     done = check_config(docs, tmp_path, environment)
     assert done.returncode == 78 and "auth.master_keys" in done.stderr, done.stderr
-    secret = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
-    done = check_config(docs, tmp_path, {**environment, "MCP_MESSAGING__AUTH__MASTER_KEYS": f"m1:{secret}"})
-    assert done.returncode == 0 and secret not in done.stdout, done.stderr
+    done = check_config(docs, tmp_path, {**environment, "MCP_MESSAGING__AUTH__MASTER_KEYS": MASTER_KEYS})
+    assert done.returncode == 0 and MASTER_KEYS.split(":")[1] not in done.stdout, done.stderr
 
 
 def test_every_setting_can_be_set(tmp_path):
@@ -74,7 +76,7 @@ def test_every_setting_can_be_set(tmp_path):
     for section, key in (("http", "host"), ("http", "port"), ("http", "allowed_hosts"), ("http", "drain_seconds"), ("ops", "listen"), ("auth", "mode"), ("auth", "master_keys"), ("auth", "master_keys_file"), ("queue", "backend"), ("redis", "url")):
         del defaults[section][key]
     docs = chart.render({"redis": {"url": "redis://h"}, "config": {section: keys for section, keys in defaults.items() if keys}})
-    done = check_config(docs, tmp_path, {"REDIS_URL": "redis://h"})
+    done = check_config(docs, tmp_path, {"REDIS_URL": "redis://h", "MCP_MESSAGING__AUTH__MASTER_KEYS": MASTER_KEYS})
     assert done.returncode == 0, done.stderr
     shown = tomllib.loads(done.stdout)
     for section, keys in defaults.items():
@@ -82,51 +84,73 @@ def test_every_setting_can_be_set(tmp_path):
             assert shown[section][key] == value, f"{section}.{key}"
 
 
-def test_helm_test_passes_on_a_release_that_works_and_fails_on_one_that_does_not(tmp_path):
+MODES = {"key": chart.KEYS, "none": {"auth": {"mode": "none"}}}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_helm_test_passes_on_a_release_that_works_and_fails_on_one_that_does_not(mode, tmp_path):
     with Redis(tmp_path / "redis") as redis:
-        docs = chart.render({"redis": {"url": f"redis://127.0.0.1:{redis.port}"}})
+        docs = chart.render({"redis": {"url": f"redis://127.0.0.1:{redis.port}"}, **MODES[mode]})
         pod = Pod(docs, tmp_path / "pod")
         try:
             pod.until_ready()
-            done = run_test_pod(docs, "-test-ready", pod.port, pod.ops)
+            done = run_test_pod(docs, "-test-doctor", pod.port, pod.ops)
             assert done.returncode == 0, done.stdout + done.stderr
-            for looked_at in ("readiness", "round-trip", "wake-up"):
+            for looked_at in ("auth", "readiness", "round-trip", "wake-up"):
                 assert f"ok      {looked_at}" in done.stdout, done.stdout
+            assert ("the key is taken" in done.stdout) == (mode == "key"), done.stdout
+            sent = 'mcp_messaging_messages_total{event="delivered"} 7'
+            assert sent in get(pod.ops, "/metrics")[1], "a message there and back, and one for each of six waiting readers"
             redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-            done = run_test_pod(docs, "-test-ready", pod.port, pod.ops)
+            done = run_test_pod(docs, "-test-doctor", pod.port, pod.ops)
             assert done.returncode == 1 and "noeviction" in done.stdout, done.stdout
             redis.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
-            done = run_test_pod(docs, "-test-round-trip", pod.port, pod.ops)
-            assert done.returncode == 0 and "sent and read back" in done.stdout, done
-            assert run_test_pod(docs, "-test-round-trip", pod.port, pod.ops).returncode == 0, "it can be repeated"
+            if mode == "key":
+                stranger = {"mailbox-keys": {"master-keys": f"m1:{'A' * 43}"}}
+                done = run_test_pod(docs, "-test-doctor", pod.port, pod.ops, stranger)
+                assert done.returncode == 1 and "FAILED  auth" in done.stdout, "servers have other master keys than the Secret"
+            else:
+                done = run_test_pod(docs, "-test-round-trip", pod.port, pod.ops)
+                assert done.returncode == 0 and "sent and read back" in done.stdout, done
+                assert run_test_pod(docs, "-test-round-trip", pod.port, pod.ops).returncode == 0, "it can be repeated"
+                # The endpoint's own port answers, but not as a mailbox does.
+                assert run_test_pod(docs, "-test-round-trip", pod.ops, pod.ops).returncode != 0
+            assert run_test_pod(docs, "-test-doctor", pod.ops, pod.ops).returncode == 1
         finally:
             pod.end()
         nobody = free_port()
-        assert run_test_pod(docs, "-test-ready", nobody, nobody).returncode == 1
-        assert run_test_pod(docs, "-test-round-trip", nobody, nobody).returncode != 0
-        # The endpoint's own port answers, but not as a mailbox does.
-        docs = chart.render({"redis": {"url": f"redis://127.0.0.1:{redis.port}"}}, release="other")
-        pod = Pod(docs, tmp_path / "other")
+        assert run_test_pod(docs, "-test-doctor", nobody, nobody).returncode == 1
+        if mode == "none":
+            assert run_test_pod(docs, "-test-round-trip", nobody, nobody).returncode != 0
+
+
+def test_helm_test_of_a_service_without_the_ops_port(tmp_path):
+    """A LoadBalancer's does not carry it: all but readiness is looked at."""
+    with Redis(tmp_path / "redis") as redis:
+        docs = chart.render({"redis": {"url": f"redis://127.0.0.1:{redis.port}"}, "service": {"type": "LoadBalancer"}})
+        pod = Pod(docs, tmp_path / "pod")
         try:
             pod.until_ready()
-            assert run_test_pod(docs, "-test-round-trip", pod.ops, pod.ops).returncode != 0
-            assert run_test_pod(docs, "-test-ready", pod.ops, pod.ops).returncode == 1
+            done = run_test_pod(docs, "-test-doctor", pod.port, None)
+            assert done.returncode == 0 and "skipped readiness" in done.stdout and "ok      round-trip" in done.stdout, done.stdout
         finally:
             pod.end()
 
 
-def run_test_pod(docs, suffix, port, ops):
+def run_test_pod(docs, suffix, port, ops, secrets=None):
     """Its command and environment; the Service's name is 127.0.0.1 here."""
     spec = chart.named(docs, "Pod", suffix)["spec"]
     (container,) = spec["containers"]
     service = chart.named(docs, "Service")
-    ports = {item["name"]: item["port"] for item in service["spec"]["ports"]}
+    places = {item["port"]: {"http": port, "ops": ops}[item["name"]] for item in service["spec"]["ports"]}
 
     def here(text):
-        text = text.replace(f"{service['metadata']['name']}:{ports['http']}", f"127.0.0.1:{port}")
-        return text.replace(f"{service['metadata']['name']}:{ports['ops']}", f"127.0.0.1:{ops}")
+        for number, place in places.items():
+            text = text.replace(f"{service['metadata']['name']}:{number}", f"127.0.0.1:{place}")
+        return text
 
-    environment = {item["name"]: here(item["value"]) for item in container.get("env", [])}
+    environment = environment_of(container, {"mailbox-keys": {"master-keys": MASTER_KEYS}} | (secrets or {}))
+    environment = {name: here(value) for name, value in environment.items()}
     command = container.get("command", [str(BINARY)]) + [here(word) for word in container["args"]]
     if command[0] == "sh":
         environment["PATH"] = os.environ["PATH"]

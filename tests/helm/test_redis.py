@@ -9,10 +9,13 @@ import time
 import pytest
 
 import chart
-from pods import Pod
+import processes
+from pods import MASTER_KEYS, Pod
 from processes import BINARY, Redis, call, free_port, get, secret, until
 
 ADMIN = ("--user", "admin", "--pass", "admin")
+# Where keys are beside the point.
+OPEN = {"auth": {"mode": "none"}}
 DOCUMENT = chart.ROOT / "docs" / "operations.md"
 
 
@@ -138,9 +141,13 @@ class Job(Pod):
         return environment
 
 
-def every_operation(one, other):
-    """Calls that reach all functions of the store, on two servers."""
-    call(one, "checkin_client", {"client_id": "x", "name": "X", "capabilities": "c"})
+def every_operation(one, other, key):
+    """Calls that reach all functions of the store, on two servers. `key` is for t.*."""
+
+    def call(port, tool, arguments):
+        return processes.call(port, tool, arguments, key=key)
+
+    call(one, "checkin_client", {"client_id": "t.x", "name": "X", "capabilities": "c"})
     heard = []
 
     def later(tool, arguments):
@@ -149,23 +156,23 @@ def every_operation(one, other):
         time.sleep(1.5)  # long enough for the subscription and its probe
         return thread
 
-    waiting = later("get_messages", {"client_id": "y", "wait_seconds": 20})
-    call(one, "send_message", {"sender_id": "x", "recipient_id": "y", "message": "hi", "idempotency_key": "k"})
+    waiting = later("get_messages", {"client_id": "t.y", "wait_seconds": 20})
+    call(one, "send_message", {"sender_id": "t.x", "recipient_id": "t.y", "message": "hi", "idempotency_key": "k"})
     waiting.join()
     assert [message["text"] for message in heard[-1]["messages"]] == ["hi"]
-    asking = later("send_message_and_wait", {"sender_id": "y", "recipient_id": "x", "message": "?", "timeout": 20})
-    question = call(one, "get_messages", {"client_id": "x", "ack": "manual", "wait_seconds": 5})
+    asking = later("send_message_and_wait", {"sender_id": "t.y", "recipient_id": "t.x", "message": "?", "timeout": 20})
+    question = call(one, "get_messages", {"client_id": "t.x", "ack": "manual", "wait_seconds": 5})
     named = question["messages"][0]["message_id"]
-    call(one, "send_message", {"sender_id": "x", "recipient_id": "y", "message": "!", "in_reply_to": named})
+    call(one, "send_message", {"sender_id": "t.x", "recipient_id": "t.y", "message": "!", "in_reply_to": named})
     asking.join()
     assert heard[-1]["reply"]["text"] == "!"
-    call(one, "get_messages", {"client_id": "x", "ack": "manual", "receipt": question["receipt"]})
-    states = [message["state"] for message in call(other, "message_status", {"sender_id": "x"})["messages"]]
+    call(one, "get_messages", {"client_id": "t.x", "ack": "manual", "receipt": question["receipt"]})
+    states = [message["state"] for message in call(other, "message_status", {"sender_id": "t.x"})["messages"]]
     assert len(states) == 2 and set(states) <= {"acknowledged", "delivered"}, states
-    assert call(other, "list_clients", {})["clients"][0]["client_id"] == "x"
+    assert call(other, "list_clients", {})["clients"][0]["client_id"] == "t.x"
     for n in range(40):  # many slots
-        call(one, "send_message", {"sender_id": "x", "recipient_id": f"r{n}", "message": "m"})
-        assert call(other, "get_messages", {"client_id": f"r{n}"})["messages"]
+        call(one, "send_message", {"sender_id": "t.x", "recipient_id": f"t.r{n}", "message": "m"})
+        assert call(other, "get_messages", {"client_id": f"t.r{n}"})["messages"]
 
 
 def refused_by(redis):
@@ -179,6 +186,7 @@ def test_least_privilege(kind, tmp_path, authority):
     secrets = {
         "redis-mailbox": {"password": "pass-word"},
         "redis-migrate": {"password": "pass-word"},
+        "mailbox-keys": {"master-keys": MASTER_KEYS},
         "authority": {"ca.crt": (authority / "ca.crt").read_text()},
     }
     with KINDS[kind](tmp_path, authority) as (servers, url, more), contextlib.ExitStack() as stack:
@@ -197,8 +205,16 @@ def test_least_privilege(kind, tmp_path, authority):
             pod.until_ready()
         for server in servers:
             server.ask("ACL", "LOG", "RESET")
-        every_operation(one.port, other.port)
-        assert get(one.port, "/api/sessions", host="localhost")[0] == 200
+        # Keys are made and taken back in a server's pod, as its user.
+        key, admin = one.key("t.*"), one.key("admin", "--scopes", "admin")
+        gone = one.key("gone")
+        config = one.container["args"][-1]
+        for words in (("list",), ("rotate", "--client", "gone"), ("revoke", "--client", "gone")):
+            done = one.exec("/mcp-messaging", "--config", config, "keys", *words)
+            assert done.returncode == 0, done.stderr
+        until(lambda: (get(one.port, "/api/sessions", host="localhost", key=gone) or (0,))[0] == 401, "the key is taken back", 12)
+        every_operation(one.port, other.port, key)
+        assert get(one.port, "/api/sessions", host="localhost", key=admin)[0] == 200
         time.sleep(2.5)  # probes of subscriptions, watchdogs
         assert {refused for server in servers for refused in refused_by(server)} == set(), "rights are missing"
         assert "mcp_messaging_deaf_subscriptions_total 0" in get(one.ops, "/metrics")[1]
@@ -215,11 +231,13 @@ def test_the_users_have_exactly_the_commands_of_the_functions(kind):
     (server, _) = users(kind)
     given = set(re.findall(r"\+(\S+)", server))
     connection = {"fcall", "info", "ping", "client|id"}
+    # `mcp-messaging keys`; servers themselves only read (hgetall).
+    keys = {"hgetall", "hset", "hsetnx"}
     more = {
         "single": {"select", "role", "subscribe", "unsubscribe", "publish"},
         "cluster": {"cluster|info", "cluster|slots", "ssubscribe", "sunsubscribe", "spublish"},
     }
-    assert given == used | connection | more[kind]
+    assert given == used | connection | keys | more[kind]
 
 
 def test_the_users_may_do_nothing_else(tmp_path):
@@ -246,16 +264,16 @@ def test_the_users_may_do_nothing_else(tmp_path):
 def test_a_hook_that_cannot_reach_redis_fails_the_upgrade(tmp_path):
     docs = chart.render({"redis": {"url": f"redis://127.0.0.1:{free_port()}"}, "migrate": {"enabled": True}})
     (manifest,) = [doc for doc in docs if doc["kind"] == "Secret" and doc["metadata"]["name"].endswith("-migrate")]
-    job = Job(docs, tmp_path / "job", {manifest["metadata"]["name"]: secret(manifest)})
+    job = Job(docs, tmp_path / "job", {manifest["metadata"]["name"]: secret(manifest), "mailbox-keys": {"master-keys": MASTER_KEYS}})
     assert job.done.returncode != 0 and job.done.stderr.startswith("mcp-messaging: "), job.done
 
 
 def test_a_redis_of_an_unknown_authority_is_not_trusted(tmp_path, authority):
     with Redis(tmp_path / "redis", *tls(authority), tls=("--tls", "--cacert", authority / "ca.crt")) as redis, contextlib.ExitStack() as stack:
         url = f"rediss://127.0.0.1:{redis.port}"
-        stranger = Pod(chart.render({"redis": {"url": url}}), tmp_path / "stranger")
+        stranger = Pod(chart.render({"redis": {"url": url}, **OPEN}), tmp_path / "stranger")
         stack.callback(stranger.end)
-        friend = Pod(chart.render({"redis": {"url": url, "caSecret": "a"}}), tmp_path / "friend", {"a": {"ca.crt": (authority / "ca.crt").read_text()}})
+        friend = Pod(chart.render({"redis": {"url": url, "caSecret": "a"}, **OPEN}), tmp_path / "friend", {"a": {"ca.crt": (authority / "ca.crt").read_text()}})
         stack.callback(friend.end)
         friend.until_ready()
         call(friend.port, "send_message", {"sender_id": "a", "recipient_id": "b", "message": "x"})

@@ -247,8 +247,15 @@ def test_an_autoscaler_owns_the_number_of_replicas():
     metrics = chart.named(chart.rendered("everything"), "HorizontalPodAutoscaler")["spec"]["metrics"]
     assert [metric["type"] for metric in metrics] == ["ContainerResource", "Pods"]
     assert metrics[1]["pods"]["metric"]["name"] == "mcp_messaging_waiters"
-    triggers = chart.named(chart.rendered("gateway"), "ScaledObject")["spec"]["triggers"]
-    assert 'namespace="mail",pod=~"mcp-server-' in triggers[1]["metadata"]["query"]
+    behavior = chart.named(chart.rendered("everything"), "HorizontalPodAutoscaler")["spec"]["behavior"]
+    assert behavior["scaleUp"]["stabilizationWindowSeconds"] == 0 and behavior["scaleDown"]["stabilizationWindowSeconds"] == 600
+    scaled = chart.named(chart.rendered("gateway"), "ScaledObject")["spec"]
+    (_, waiters) = scaled["triggers"]
+    assert 'namespace="mail",pod=~"mcp-server-' in waiters["metadata"]["query"]
+    assert waiters["authenticationRef"]["name"] == "prometheus"
+    assert scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == behavior
+    # A Prometheus that knows nothing of the servers is no reason to take them away.
+    assert waiters["metadata"]["ignoreNullValues"] == "false" and scaled["fallback"]["behavior"] == "currentReplicasIfHigher"
 
 
 def test_a_stopping_pod_holds_itself():
@@ -260,10 +267,34 @@ def test_a_stopping_pod_holds_itself():
     assert "lifecycle" not in chart.container(chart.rendered("minimal"))
 
 
-def test_what_fits_into_memory_is_all_that_may_wait():
-    """docs/performance.md: a waiting call takes 18.9 KB. The defaults must not let waiters alone end a pod."""
+def test_where_the_server_ends_tls_all_that_calls_it_speaks_it():
+    values = {
+        **URL, "host": "m", "ingress": {"enabled": True}, "redis": {"url": "redis://h", "caSecret": "authority"},
+        "config": {"http": {"tls_certificate_file": "/tls/tls.crt", "tls_key_file": "/tls/tls.key"}},
+    }
+    for more, scheme in (({}, "https"), ({"config": {}}, "http")):
+        docs = chart.render({**values, **more})
+        ports = {port["name"]: port["appProtocol"] for port in chart.named(docs, "Service")["spec"]["ports"]}
+        assert ports == {"http": scheme, "ops": "http"}, "probes and metrics stay plain"
+        annotations = chart.named(docs, "Ingress")["metadata"]["annotations"]
+        assert annotations["nginx.ingress.kubernetes.io/backend-protocol"] == scheme.upper()
+        pod = chart.named(docs, "Pod", "-test-doctor")["spec"]
+        (doctor,) = pod["containers"]
+        assert f"--url={scheme}://rel-mcp-messaging:8123/mcp" in doctor["args"]
+        assert {"name": "SSL_CERT_FILE", "value": "/etc/mcp-messaging/ca/ca.crt"} in doctor["env"], "it trusts whom the servers trust"
+        assert [volume["name"] for volume in pod["volumes"]] == ["ca"] and doctor["volumeMounts"][0]["name"] == "ca"
+
+
+def test_what_a_server_may_hold_fits_into_its_memory():
+    """docs/performance.md: a waiting call takes 18.9 KB. Besides come requests held, and answers that nobody takes."""
     docs = chart.rendered("minimal")
     limit = int(chart.container(docs)["resources"]["limits"]["memory"].removesuffix("Mi")) * 2**20
-    config = chart.named(docs, "ConfigMap")["data"]["config.toml"]
-    (waiters,) = [int(line.split("=")[1]) for line in config.splitlines() if line.startswith("replica_waiters")]
-    assert waiters * 18_900 < limit / 2
+    ours = tomllib.loads(chart.named(docs, "ConfigMap")["data"]["config.toml"])
+    with open(chart.ROOT / "deploy" / "config" / "default.toml", "rb") as file:
+        defaults = tomllib.load(file)
+    settings = {section: defaults[section] | ours.get(section, {}) for section in defaults}
+    waiting = settings["limits"]["replica_waiters"] * 18_900
+    requests = settings["http"]["memory_bytes"]
+    answers = settings["http"]["stalled_responses"] * settings["limits"]["fetch_bytes"]
+    assert waiting < limit / 2
+    assert waiting + requests + answers < limit * 0.8

@@ -42,6 +42,7 @@ def test_without_redis_nothing_is_installed_and_the_remedy_is_said(helm):
         ({"service": {"port": 70000}}, "'/service/port'"),
         ({"probes": {"liveness": {"httpGet": {}}}}, "'httpGet' not allowed"),
         ({"resources": {"limit": {}}}, "'limit' not allowed"),
+        ({"keda": {"authenticationRef": {"secret": "x"}}}, "'secret' not allowed"),
         ({"config": {"http": {"workers": {"deep": 1}}}}, "'/config/http/workers'"),
         ({"extraEnv": {"A-B": "x"}}, "'A-B'"),
     ],
@@ -70,6 +71,7 @@ def test_the_schema_refuses(helm, wrong, words):
         ({**URL, "autoscaling": {"enabled": True, "minReplicas": 9, "maxReplicas": 3}}, "above maxReplicas"),
         ({**URL, "keda": {"enabled": True}}, "keda.prometheus"),
         ({**URL, "metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}}, "twice"),
+        ({**URL, "service": {"loadBalancerSourceRanges": ["192.0.2.0/24"]}}, "not LoadBalancer"),
         ({**URL, "service": {"type": "NodePort"}, "metrics": {"serviceMonitor": {"enabled": True}}}, "podMonitor"),
         ({**URL, "extraVolumes": [{"name": "config", "emptyDir": {}}]}, "extraVolumes"),
         ({**URL, "service": {"port": 80, "opsPort": 80}}, "must differ"),
@@ -132,8 +134,9 @@ def test_the_schema_knows_every_value_and_only_those():
             if isinstance(tree.get(key), dict):
                 compare(below, tree[key], f"{at}.{key}")
 
-    # httpRoute.timeouts is empty by default and its two keys are known.
+    # These are empty by default and their keys are known.
     tree = values()
+    tree["keda"]["authenticationRef"] = {"name": "n", "kind": "TriggerAuthentication"}
     tree["httpRoute"]["timeouts"] = {"request": "0s", "backendRequest": "0s"}
     compare(schema(), tree, "")
 
@@ -148,38 +151,40 @@ def test_every_value_is_documented():
         assert f"`{name}`" in readme, name
 
 
-KEYED = {**URL, "auth": {"mode": "key", "existingSecret": "mailbox-keys"}}
-
-
-def test_with_keys_the_servers_and_the_hook_have_the_master_keys_and_the_configuration_has_not():
-    documents = chart.render({**KEYED, "migrate": {"enabled": True}})
-    containers = {
-        document["kind"]: document["spec"]["template"]["spec"]["containers"][0]
-        for document in documents
-        if document["kind"] in ("Deployment", "Job")
-    }
+def test_servers_hook_and_helm_test_have_the_master_keys_and_no_configuration_has():
+    documents = chart.render({**URL, "migrate": {"enabled": True}})
+    pods = {doc["kind"]: doc["spec"]["template"]["spec"] for doc in documents if doc["kind"] in ("Deployment", "Job")}
+    pods |= {doc["metadata"]["name"]: doc["spec"] for doc in documents if doc["kind"] == "Pod"}
+    assert set(pods) == {"Deployment", "Job", "rel-mcp-messaging-test-doctor"}, "the test that sends without a key is left out"
     secret = {"valueFrom": {"secretKeyRef": {"name": "mailbox-keys", "key": "master-keys"}}}
-    for kind in ("Deployment", "Job"):
-        env = {entry.pop("name"): entry for entry in containers[kind]["env"]}
-        assert env["MCP_MESSAGING__AUTH__MASTER_KEYS"] == secret, kind
+    for name, pod in pods.items():
+        env = {entry.pop("name"): entry for entry in pod["containers"][0]["env"]}
+        assert env["MCP_MESSAGING__AUTH__MASTER_KEYS"] == secret, name
     files = [document["data"]["config.toml"] for document in documents if document["kind"] == "ConfigMap" and "config.toml" in document["data"]]
-    assert files and all('[auth]\nmode = "key"' in file and "master" not in file for file in files)
-    # The pod that sends without a key is left out, and the one that asks for readiness needs none.
-    tests = {document["metadata"]["name"]: document for document in documents if document["kind"] == "Pod"}
-    assert list(tests) == ["rel-mcp-messaging-test-ready"]
-    (ready,) = tests["rel-mcp-messaging-test-ready"]["spec"]["containers"]
-    assert {"name": "MCP_MESSAGING__AUTH__MODE", "value": "none"} in ready["env"]
-    said = notes(KEYED)
-    assert "keys issue --client alice" in said and "Nobody has to prove anything" not in said
+    assert len(files) == 2 and all('[auth]\nmode = "key"' in file and "master" not in file for file in files)
+
+
+def test_master_keys_may_come_in_a_file_of_somebody_elses():
+    """Such as the Secrets Store CSI driver's: no Secret is made or named, and helm test mounts it too."""
+    volume = {"name": "keys", "csi": {"driver": "secrets-store.csi.k8s.io", "readOnly": True}}
+    mount = {"name": "keys", "mountPath": "/keys", "readOnly": True}
+    values = {**URL, "auth": {}, "config": {"auth": {"master_keys_file": "/keys/master"}}, "extraVolumes": [volume], "extraVolumeMounts": [mount]}
+    documents = chart.render(values)
+    assert [doc["metadata"]["name"] for doc in documents if doc["kind"] == "Secret"] == ["rel-mcp-messaging"], "that of redis.url"
+    assert "MASTER_KEYS" not in yaml.safe_dump(chart.deployment(documents))
+    assert 'master_keys_file = "/keys/master"' in chart.named(documents, "ConfigMap")["data"]["config.toml"]
+    spec = chart.named(documents, "Pod", "-test-doctor")["spec"]
+    assert {"name": "MCP_MESSAGING__AUTH__MASTER_KEYS_FILE", "value": "/keys/master"} in spec["containers"][0]["env"]
+    assert spec["volumes"] == [volume] and spec["containers"][0]["volumeMounts"] == [mount]
+    assert "both name master keys" in chart.refusal({**values, "auth": {"existingSecret": "s"}})
 
 
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        ({"auth": {"mode": "key"}}, "set auth.existingSecret"),
-        ({"auth": {"existingSecret": "s"}}, "auth.mode is not key"),
+        ({"auth": {}}, "cannot see whether the cluster has the master key"),
+        ({"auth": {"mode": "none", "existingSecret": "s"}}, "auth.mode is not key"),
         ({"config": {"auth": {"master_keys": "m1:x"}}}, "see auth.existingSecret"),
-        ({"config": {"auth": {"master_keys_file": "/x"}}}, "see auth.existingSecret"),
     ],
 )
 def test_keys_that_could_not_be_or_would_be_shown_are_refused(wrong, words):
@@ -190,18 +195,22 @@ def test_what_a_chart_that_contains_this_one_shares_is_let_through():
     chart.render({**URL, "global": {"imageRegistry": "x"}})
 
 
-def notes(values):
-    """Helm 4 alone renders them without a cluster."""
-    done = chart.run("4", "install", "rel", chart.CHART, "--dry-run=client", "--namespace", "mail", "--values", "-", stdin=yaml.safe_dump(values))
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split("NOTES:", 1)[1]
-
-
 def test_the_notes_tell_the_next_commands_and_the_dangers():
-    said = notes({**URL, "host": "mail.example.com"})
-    assert "rollout status deployment/rel-mcp-messaging" in said and "helm -n mail test rel" in said
+    said = chart.notes({**URL, "host": "mail.example.com"})
+    steps = ["rollout status deployment/rel-mcp-messaging", "helm -n mail test rel", "keys issue --client alice", "claude mcp add", 'Authorization: Bearer KEY"']
+    places = [said.find(step) for step in steps]
+    assert -1 not in places and places == sorted(places), said
     assert "port-forward service/rel-mcp-messaging" in said and "nothing makes mail.example.com reachable yet" in said
-    assert "Nobody has to prove anything" in said and "redis://h" not in said
-    said = notes({**URL, "host": "mail.example.com", "ingress": {"enabled": True, "tls": [{"secretName": "t"}]}, "networkPolicy": {"enabled": False}})
+    assert "redis://h" not in said and "Nobody has to prove anything" not in said and "was made on the first install" not in said
+    none = {"auth": {"mode": "none"}}
+    said = chart.notes({**URL, **none, "host": "mail.example.com", "ingress": {"enabled": True, "tls": [{"secretName": "t"}]}, "networkPolicy": {"enabled": False}})
     assert "messaging https://mail.example.com/mcp" in said and "any pod of the cluster can" in said
-    assert "for trials" in notes({"redis": {"enabled": True}})
+    assert "Nobody has to prove anything" in said and "keys issue" not in said and "Bearer" not in said
+    assert "Keys travel as they are" in chart.notes({**URL, "host": "mail.example.com", "ingress": {"enabled": True}})
+    assert "for trials" in chart.notes({"redis": {"enabled": True}})
+    outside = {**URL, "service": {"type": "LoadBalancer"}}
+    assert "calls from outside the cluster are dropped" in chart.notes(outside)
+    assert "are dropped" not in chart.notes({**outside, "networkPolicy": {"from": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}})
+    route = {**URL, "host": "m.example.com", "httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]}}
+    assert "timeouts.request=0s" in chart.notes(route)
+    assert "timeouts.request" not in chart.notes({**route, "httpRoute": {**route["httpRoute"], "timeouts": {"request": "0s"}}})

@@ -17,15 +17,23 @@ use crate::{
 };
 
 async fn run(arguments: &[&str]) -> Output {
+    run_with(arguments, &[]).await
+}
+
+async fn run_with(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-messaging"));
-    command.args(arguments).env_clear();
+    command.args(arguments).env_clear().envs(variables.iter().copied());
     let running = tokio::task::spawn_blocking(move || command.output().unwrap());
     tokio::time::timeout(Duration::from_secs(60), running).await.expect("an end").unwrap()
 }
 
 /// What it says of this address, and whether all is well by its exit code.
 async fn doctor(url: &str, more: &[&str]) -> (bool, Value) {
-    let output = run(&[&["doctor", "--url", url, "--json"], more].concat()).await;
+    doctor_with(url, more, &[]).await
+}
+
+async fn doctor_with(url: &str, more: &[&str], variables: &[(&str, &str)]) -> (bool, Value) {
+    let output = run_with(&[&["doctor", "--url", url, "--json"], more].concat(), variables).await;
     let said = String::from_utf8(output.stdout).unwrap();
     let said: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"));
     let code = output.status.code().unwrap();
@@ -116,6 +124,40 @@ async fn with_a_key_of_its_own_it_looks_at_an_installation_that_asks_for_keys() 
     assert!(!healthy);
     failed(&said, "round-trip", "your key is not that of this client_id");
     assert!(check(&said, "round-trip")["fix"].as_str().unwrap().contains("doctor.*"), "{said}");
+}
+
+#[tokio::test]
+async fn beside_the_master_keys_it_makes_itself_a_key_that_leaves_nothing() {
+    let site = auth::guarded(Store::Redis, &[]).await;
+    let url = url(site.here());
+    let mode = ("MCP_MESSAGING__AUTH__MODE", "key");
+    let ours = [mode, ("MCP_MESSAGING__AUTH__MASTER_KEYS", auth::MASTERS)];
+    // Whatever became of keys for doctor.* that somebody issued: this one is for a name of its own.
+    let store = site.redis().unwrap();
+    store.command(&["HSET", "mb1:{k:default}:k", "g:doctor.*:2", "0"]);
+    let revoked = auth::sealed(&auth::key("default", "doctor.*", "read,send"));
+    let (healthy, _) = doctor(&url, &["--key", &revoked]).await;
+    assert!(!healthy, "a key for doctor.* is revoked");
+    let (healthy, said) = doctor_with(&url, &["--make-key"], &ours).await;
+    assert!(healthy, "{said}");
+    assert_eq!(check(&said, "auth")["seen"], "the key is taken");
+    assert!(!said.to_string().contains("mbk_"), "{said}");
+    let Reply::Array(recorded) = store.command(&["HKEYS", "mb1:{k:default}:i"]) else {
+        panic!("keys")
+    };
+    assert_eq!(recorded, [], "it is recorded");
+
+    let others = format!("m9:{}", "A".repeat(43));
+    let others = [mode, ("MCP_MESSAGING__AUTH__MASTER_KEYS", others.as_str())];
+    let (healthy, said) = doctor_with(&url, &["--make-key"], &others).await;
+    assert!(!healthy);
+    failed(&said, "auth", "401");
+    assert!(check(&said, "auth")["fix"].as_str().unwrap().contains("master key"), "{said}");
+    let output = run_with(&["doctor", "--url", &url, "--make-key"], &[mode]).await;
+    let why = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && why.contains("auth.master_keys"), "{why}");
+    let both = ["doctor", "--url", &url, "--make-key", "--key", "mbk_x"];
+    assert_eq!(run_with(&both, &ours).await.status.code(), Some(2), "one of them");
 }
 
 #[tokio::test]

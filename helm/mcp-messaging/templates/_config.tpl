@@ -63,8 +63,8 @@
 {{- else -}}
 {{- $_ := set $env "REDIS_URL" (dict "valueFrom" (dict "secretKeyRef" (dict "name" $redis.existingSecret "key" $redis.urlKey))) -}}
 {{- end -}}
-{{- if eq .root.Values.auth.mode "key" -}}
-{{- $_ := set $env "MCP_MESSAGING__AUTH__MASTER_KEYS" (dict "valueFrom" (dict "secretKeyRef" (dict "name" .root.Values.auth.existingSecret "key" .root.Values.auth.secretKey))) -}}
+{{- if and (eq .root.Values.auth.mode "key") (not (include "mcp-messaging.masterKeysFile" .root)) -}}
+{{- $_ := set $env "MCP_MESSAGING__AUTH__MASTER_KEYS" (dict "valueFrom" (dict "secretKeyRef" (dict "name" (include "mcp-messaging.masterKeys" .root) "key" .root.Values.auth.secretKey))) -}}
 {{- end -}}
 {{- if .root.Values.redis.caSecret -}}
 {{- $_ := set $env "SSL_CERT_FILE" (dict "value" "/etc/mcp-messaging/ca/ca.crt") -}}

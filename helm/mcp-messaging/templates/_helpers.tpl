@@ -35,6 +35,26 @@
 {{- end -}}
 {{- end }}
 
+{{/* The Secret with the master keys, the team's or the chart's. */}}
+{{- define "mcp-messaging.masterKeys" -}}
+{{- default (printf "%s-master-keys" (include "mcp-messaging.fullname" .)) .Values.auth.existingSecret -}}
+{{- end }}
+
+{{/* Whether the master keys are in a file that somebody else brings (config.auth.master_keys_file and extraVolumes). */}}
+{{- define "mcp-messaging.masterKeysFile" -}}
+{{- if eq .Values.auth.mode "key" }}{{ dig "auth" "master_keys_file" "" .Values.config }}{{ end -}}
+{{- end }}
+
+{{/* "true": nobody brings master keys. */}}
+{{- define "mcp-messaging.makesMasterKey" -}}
+{{- and (eq .Values.auth.mode "key") (not .Values.auth.existingSecret) (not (include "mcp-messaging.masterKeysFile" .)) -}}
+{{- end }}
+
+{{/* What the endpoint speaks. */}}
+{{- define "mcp-messaging.scheme" -}}
+{{- if dig "http" "tls_certificate_file" "" .Values.config }}https{{ else }}http{{ end -}}
+{{- end }}
+
 {{/* Call with (dict "root" $ "component" "server"): what a selector may name. */}}
 {{- define "mcp-messaging.selector" -}}
 app.kubernetes.io/name: {{ include "mcp-messaging.name" .root }}

@@ -29,19 +29,27 @@ tolerations:
 - name: config
   mountPath: /etc/mcp-messaging/config
   readOnly: true
-{{- if .Values.redis.caSecret }}
-- name: ca
-  mountPath: /etc/mcp-messaging/ca
-  readOnly: true
-{{- end }}
+{{ include "mcp-messaging.caMount" . }}
 {{- end }}
 
 {{- define "mcp-messaging.volumes" -}}
 - name: config
   configMap:
     name: {{ .config }}
-{{- with .root.Values.redis }}
-{{- if .caSecret }}
+{{ include "mcp-messaging.caVolume" .root }}
+{{- end }}
+
+{{- define "mcp-messaging.caMount" -}}
+{{- if .Values.redis.caSecret -}}
+- name: ca
+  mountPath: /etc/mcp-messaging/ca
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{- define "mcp-messaging.caVolume" -}}
+{{- with .Values.redis }}
+{{- if .caSecret -}}
 - name: ca
   secret:
     secretName: {{ .caSecret }}
