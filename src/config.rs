@@ -16,7 +16,7 @@ use std::{
 use config::{Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
-pub use sections::{Auth, Http, Limits, Log, Messaging, Ops, Queue, Redis};
+pub use sections::{Auth, Encryption, Http, Limits, Log, Messaging, Ops, Queue, Redis};
 pub use traces::Traces;
 
 /// The defaults, with a comment on every key.
@@ -72,6 +72,8 @@ pub struct Config {
     pub queue: Queue,
     /// How to reach Redis.
     pub redis: Redis,
+    /// How texts lie in Redis.
+    pub encryption: Encryption,
     /// What messages live by.
     pub messaging: Messaging,
     /// What is refused.
@@ -185,6 +187,12 @@ impl Config {
     #[must_use]
     pub fn redis_tls(&self) -> bool {
         rules::names_tls(&self.redis.url)
+    }
+
+    /// Whether there are keys for the texts in Redis.
+    #[must_use]
+    pub fn encrypts(&self) -> bool {
+        rules::given(&self.encryption.keys, &self.encryption.keys_file)
     }
 
     /// Where to listen.

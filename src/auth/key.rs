@@ -12,7 +12,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use secrecy::SecretString;
 use sha2::Sha256;
 
-use super::master::{MasterKey, MasterKeys};
+use super::{MasterKey, MasterKeys};
 use crate::{
     model::{Grant, Scope, Scopes, Tenant},
     queue::KeyId,
@@ -127,7 +127,7 @@ impl fmt::Debug for ApiKey {
 }
 
 fn mac(master: &MasterKey, signed: &str) -> Hmac<Sha256> {
-    let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(master.secret());
+    let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(master.expose());
     let Ok(mut mac) = mac else { unreachable!("HMAC takes keys of every length") };
     mac.update(signed.as_bytes());
     mac
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     fn masters() -> MasterKeys {
-        MasterKey::generate().expose_secret().parse().unwrap()
+        MasterKey::generate('m').expose_secret().parse().unwrap()
     }
 
     fn key(grant: &str) -> ApiKey {

@@ -101,8 +101,14 @@ impl NewMessage {
     /// What must be equal in a repetition under one idempotency key.
     #[must_use]
     pub fn content_digest(&self) -> [u8; 16] {
+        digest16(&self.content())
+    }
+
+    /// What [`content_digest`](Self::content_digest) is a digest of, for a store that keys its own.
+    #[must_use]
+    pub fn content(&self) -> [&[u8]; 3] {
         let reference = self.in_reply_to.as_ref().map_or(&[][..], |id| &id.as_bytes()[..]);
-        digest16(&[self.recipient.name().as_bytes(), reference, self.text.as_bytes()])
+        [self.recipient.name().as_bytes(), reference, self.text.as_bytes()]
     }
 }
 

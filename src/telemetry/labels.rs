@@ -157,6 +157,18 @@ closed_set! {
 }
 
 closed_set! {
+    /// Why a text that lies in the store cannot be read.
+    Unread {
+        /// The key that sealed it is not there.
+        NoKey = "no_key",
+        /// It was changed or moved, or another key has that name.
+        Changed = "changed",
+        /// It is plain, and only sealed ones may be.
+        Plain = "plain",
+    }
+}
+
+closed_set! {
     /// Whether a replica is ready, or the first reason why it is not.
     Readiness {
         /// It is.
@@ -222,6 +234,7 @@ mod tests {
         distinct(&SendOutcome::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
         distinct(&Returned::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
         distinct(&RedisError::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
+        distinct(&Unread::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
         distinct(&Readiness::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
     }
 }

@@ -3,15 +3,16 @@
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use mcp_messaging::{
-    model::{ManualClock, Message, MessageId, MessageState},
+    model::{KeyRing, ManualClock, Message, MessageId, MessageState, NamedKey},
     queue::{
         FetchRequest, Fetched, LeaseId, Limits, NewMessage, Outcome, QueueBackend, Sent,
         SentStatus, Stamp, Taken, Topic, Wakeups,
         memory::MemoryQueue,
-        redis::{RedisSettings, RedisStore},
+        redis::{RedisSettings, RedisStore, Seal, Sealing},
     },
     telemetry::Metrics,
 };
+use secrecy::ExposeSecret;
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -57,10 +58,20 @@ pub(crate) async fn redis_backend() -> Backend {
     redis_backend_with(LIMITS).await
 }
 
+/// [`redis_backend`], where no text lies as it was sent.
+pub(crate) async fn sealed_backend() -> Backend {
+    let keys: KeyRing = NamedKey::generate('e').expose_secret().parse().unwrap();
+    redis_sealed_by(Seal::new(&keys, Sealing::Require), LIMITS).await
+}
+
 /// [`redis_backend`] with other limits.
 pub(crate) async fn redis_backend_with(limits: Limits) -> Backend {
+    redis_sealed_by(Seal::default(), limits).await
+}
+
+async fn redis_sealed_by(seal: Seal, limits: Limits) -> Backend {
     let server = RedisServer::start(Persistence::None);
-    let settings = RedisSettings { url: server.url(), ..RedisSettings::default() };
+    let settings = RedisSettings { url: server.url(), seal, ..RedisSettings::default() };
     let metrics = Arc::new(Metrics::new().unwrap());
     let store = RedisStore::start(settings, limits, metrics, TaskTracker::new()).unwrap();
     let queue = store.queue().unwrap();
