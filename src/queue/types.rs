@@ -117,7 +117,7 @@ impl NewMessage {
 pub struct Limits {
     /// Messages of one inbox.
     pub inbox_messages: u64,
-    /// Bytes of one inbox, headers included.
+    /// Bytes of one inbox as they are stored: headers included, and what seals a text.
     pub inbox_bytes: u64,
     /// Open waits of one sender.
     pub open_waits: u64,
@@ -177,7 +177,7 @@ pub struct FetchRequest {
     pub lease_for: Duration,
     /// At most so many messages; at least 1.
     pub max_messages: usize,
-    /// At most so many bytes of text, but always one message.
+    /// At most so many bytes of text, but always one message. A store may count what it adds to seal a text.
     pub max_bytes: usize,
     /// The caller waits if there is nothing.
     pub waiting: Option<Waiting>,

@@ -27,6 +27,7 @@ mod queue_model;
 mod replicas;
 mod resources;
 mod rmcp_client;
+mod sealed;
 mod secrets;
 mod tasks;
 mod tls;
