@@ -12,7 +12,7 @@ mod revoked;
 
 use std::sync::Arc;
 
-pub use key::{ApiKey, BadKey};
+pub use key::{ApiKey, BadKey, is_key_in_query};
 pub use revoked::{Known, Revoked};
 
 /// All master keys that are in force.

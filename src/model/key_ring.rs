@@ -161,6 +161,20 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_what_it_was_made_of() {
+        for good in ["a", "Key2026", "abcdefghijklmnop"] {
+            let name = KeyName::new(good.as_bytes()).unwrap();
+            assert_eq!(
+                (name.as_str(), format!("{name} {name:?}")),
+                (good, format!("{good} {good}"))
+            );
+        }
+        for bad in [&b""[..], b"a b", b"a\n", b"\xff", b"abcdefghijklmnopq"] {
+            assert_eq!(KeyName::new(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
     fn what_is_none_is_refused_and_not_repeated() {
         let good = NamedKey::generate('k');
         let good = good.expose_secret();

@@ -87,6 +87,8 @@ closed_set! {
         KeyRevoked = "key_revoked",
         /// A key of which cannot be found out whether it was taken back.
         KeyUnchecked = "key_unchecked",
+        /// A key in the URL.
+        KeyInUrl = "key_in_url",
         /// A key without the scope that a call needs.
         Scope = "insufficient_scope",
         /// A `Host` that is not in `http.allowed_hosts`.

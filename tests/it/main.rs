@@ -16,6 +16,7 @@ mod durability;
 mod endpoint;
 mod faults;
 mod house;
+mod injections;
 mod layers;
 mod listen;
 mod listeners;

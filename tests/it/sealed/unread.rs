@@ -2,11 +2,11 @@
 
 use mcp_messaging::{
     model::{KeyName, MessageState},
-    queue::{FetchRequest, LeaseId, Topic},
+    queue::{FetchRequest, LeaseId},
 };
 
 use super::*;
-use crate::support::{ms, redis_sealed_by, texts_of, wakes};
+use crate::support::{Reply, ms, redis_sealed_by, texts_of, wakes};
 
 fn without_b() -> Unreadable {
     Unreadable::NoKey(KeyName::new(b"b").unwrap())
@@ -92,18 +92,37 @@ async fn it_expires_as_any_other_and_its_sender_is_told() {
 }
 
 #[tokio::test]
-async fn who_waits_behind_a_reader_without_the_key_is_woken_at_once() {
+async fn whoever_waits_for_the_end_of_its_lease_is_woken_when_it_gives_up() {
     let (store, with_b, _) = ten().await;
-    store.ack(&inbox("bob"), store.lease("bob", &anything()).await.1).await.unwrap();
-    // Both came for the same message; this one was second, and sleeps until the lease of the other ends.
-    let hold = FetchRequest { lease: LeaseId::new(), lease_for: secs(60), ..anything() };
+    // A reader without the key holds the head for as long as it takes to find out; another one comes meanwhile.
+    let lease = *b"sixteen letters!";
+    let hold =
+        FetchRequest { lease: LeaseId::from_bytes(lease), lease_for: secs(60), ..anything() };
     with_b.lease("bob", &hold).await;
-    let mut wakeups = with_b.watch(Topic::Inbox(inbox("bob"))).await.unwrap();
+    let mut wakeups = with_b.watching("bob").await;
     assert_eq!(with_b.look("bob").await.outcome, Outcome::Busy);
-    with_b.release(&inbox("bob"), hold.lease).await.unwrap();
+    while wakeups.next_within(ms(300)).await {} // those of the sends
+    let script = "local q = redis.call('KEYS', '*/bob:q')[1] local k = string.sub(q, 1, -2) \
+                  return redis.call('FCALL', 'mb1_unfetch', 3, q, k .. 'm', k .. 'w', ARGV[1], 0, 0)";
+    let lease = std::str::from_utf8(&lease).unwrap();
+    assert_eq!(store.redis().command(&["EVAL", script, "0", lease]), Reply::Integer(0));
     wakes(&mut wakeups).await;
-    assert_eq!(refused(&store, "bob").await.1, without_b());
-    assert_eq!(with_b.drain("bob").await.len(), 7);
+    assert_eq!(with_b.drain("bob").await.len(), 10);
+}
+
+#[tokio::test]
+async fn who_cannot_read_it_does_not_count_as_a_reader() {
+    let store = redis_sealed_by(seal(Sealing::Seal, &[A])).await;
+    let with_b = store.beside(seal(Sealing::Seal, &[B])).await;
+    with_b.queue_up(&message("alice", "bob", "hello")).await;
+    let first = anything();
+    with_b.lease("bob", &first).await;
+    with_b.release(&inbox("bob"), first.lease).await.unwrap();
+    for _ in 0..3 {
+        refused(&store, "bob").await;
+    }
+    let got = with_b.drain("bob").await;
+    assert_eq!((got[0].redelivered, got[0].attempt), (true, 2));
 }
 
 #[tokio::test]
