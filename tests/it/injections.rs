@@ -278,7 +278,7 @@ fn any_text_comes_out_as_what_was_sent() {
             });
             let found = Opened::read(&text);
             prop_assert_eq!(&found.bodies[..], std::slice::from_ref(&body));
-            prop_assert_eq!(found.outside.len(), 3, "{}", text);
+            prop_assert_eq!(found.outside.len(), 4, "{}", text);
             prop_assert_eq!(&mail["messages"][0]["text"], &body);
             Ok(())
         })

@@ -68,7 +68,18 @@ impl Collector {
         String::from_utf8_lossy(&self.raw.lock().unwrap()).into_owned()
     }
 
-    pub(crate) async fn spans(&self, count: usize) -> Vec<Span> {
+    /// All spans, as soon as one of this trace is among them.
+    pub(crate) async fn spans_to(&self, trace: u128) -> Vec<Span> {
+        for count in 1.. {
+            let spans = self.spans(count).await;
+            if spans.iter().any(|span| span.trace_id == trace.to_be_bytes()) {
+                return spans;
+            }
+        }
+        unreachable!("waiting for spans ends by itself")
+    }
+
+    async fn spans(&self, count: usize) -> Vec<Span> {
         let patience = Instant::now() + Duration::from_secs(15);
         loop {
             let spans = self.spans.lock().unwrap().clone();

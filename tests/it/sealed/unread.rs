@@ -102,10 +102,14 @@ async fn whoever_waits_for_the_end_of_its_lease_is_woken_when_it_gives_up() {
     let mut wakeups = with_b.watching("bob").await;
     assert_eq!(with_b.look("bob").await.outcome, Outcome::Busy);
     while wakeups.next_within(ms(300)).await {} // those of the sends
-    let script = "local q = redis.call('KEYS', '*/bob:q')[1] local k = string.sub(q, 1, -2) \
-                  return redis.call('FCALL', 'mb1_unfetch', 3, q, k .. 'm', k .. 'w', ARGV[1], 0, 0)";
-    let lease = std::str::from_utf8(&lease).unwrap();
-    assert_eq!(store.redis().command(&["EVAL", script, "0", lease]), Reply::Integer(0));
+    let Reply::Array(found) = store.redis().command(&["KEYS", "*/bob:q"]) else {
+        panic!("no queue")
+    };
+    let [Reply::Text(queue)] = &found[..] else { panic!("{found:?}") };
+    let key = |letter: &str| format!("{}{letter}", &queue[..queue.len() - 1]);
+    let (meta, waits, lease) = (key("m"), key("w"), std::str::from_utf8(&lease).unwrap());
+    let words = ["FCALL", "mb1_unfetch", "3", queue, &meta, &waits, lease, "0", "0"];
+    assert_eq!(store.redis().command(&words), Reply::Integer(0));
     wakes(&mut wakeups).await;
     assert_eq!(with_b.drain("bob").await.len(), 10);
 }
