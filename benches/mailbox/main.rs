@@ -39,6 +39,9 @@ use self::{
     waiting::Replicas,
 };
 
+/// What texts are sealed with.
+const KEY: &str = "bench:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+
 /// Whatever goes wrong ends the benchmark with one line.
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -254,11 +257,11 @@ impl Bench {
         Ok(())
     }
 
+    /// What it costs to seal texts, against not to.
     async fn sealed(&mut self) -> Outcome<()> {
         if !self.wants(Scenario::Sealed, Store::Redis) {
             return Ok(());
         }
-        const KEY: &str = "bench:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
         let redis = (Server::redis()?, Server::redis()?);
         let plain = self.mailbox(Some(&redis.0)).await?;
         let keys = [("MCP_MESSAGING__ENCRYPTION__KEYS", KEY)];
@@ -267,8 +270,8 @@ impl Bench {
         let target = |name, server, redis| Target { name, server, redis: Some(redis), load };
         let targets =
             [target("plain texts", &plain, &redis.0), target("sealed texts", &sealed, &redis.1)];
-        let title = "send + receive, sealed";
-        let sides = rounds::report(&mut self.report, title, &targets, self.shape()).await?;
+        let (title, shape) = ("send + receive, sealed", self.shape());
+        let sides = rounds::report(&mut self.report, title, &targets, shape).await?;
         let ratio = |field: fn(&Sample) -> f64| sides[1].ratio(&sides[0], field);
         self.report.note("sealed / plain, server CPU", ratio(|s| s.server), "x");
         self.report.note("sealed / plain, Redis CPU", ratio(|s| s.redis), "x");

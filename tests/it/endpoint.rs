@@ -145,7 +145,7 @@ async fn the_session_list_has_the_shape_that_dashboards_know() {
             let mut client = Client::connect(house.address).await;
             client.send(&format!("{method} /api/sessions HTTP/1.1\r\n{headers}\r\n")).await;
             client.until("\r\n\r\n").await;
-            let head = client.so_far().to_owned();
+            let head = client.so_far();
             let reply = Reply { status: 0, head: head.clone(), body: String::new() };
             assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{method} {headers}{head}");
             assert_eq!(reply.header("access-control-allow-origin"), allowed, "{method} {headers}");
@@ -173,7 +173,7 @@ async fn no_answer_is_kept_or_taken_for_a_page() {
         let mut client = Client::connect(house.address).await;
         client.send(request).await;
         client.until("\r\n\r\n").await;
-        Reply { status: 0, head: client.so_far().to_owned(), body: String::new() }
+        Reply { status: 0, head: client.so_far(), body: String::new() }
     };
     let stream = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"take","arguments":{"wait_ms":20}}}"#;
     let note = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
@@ -215,7 +215,7 @@ async fn a_head_that_is_too_large_is_refused_and_nothing_else_suffers() {
         let mut client = Client::connect(house.address).await;
         // It may hang up before all of it was written.
         client.send_what_it_takes(&post(&headers, PING)).await;
-        let said = client.to_the_end().await;
+        let said = client.all_that_comes().await;
         let status = said.split(' ').nth(1).unwrap_or_default();
         assert!(["400", "413", "414", "431"].contains(&status), "{said:?}");
         assert_eq!(house.post("", PING).await.status, 200);

@@ -202,7 +202,7 @@ async fn a_check_in_says_when_it_was_and_ends_and_every_replica_knows_it(store: 
     let profile = json!({"client_id": "alice", "name": "Alice", "capabilities": "reviews"});
     assert_eq!(alice.call("checkin_client", profile).await["present_seconds"], 2);
     let seen = bob.call("list_clients", json!({})).await;
-    let row = json!({"client_id": "alice", "name": "Alice", "capabilities": "reviews",
+    let row = json!({"client_id": "alice", "trust": "agent", "name": "Alice", "capabilities": "reviews",
         "last_seen_seconds": 0, "waiting": false, "queued": 0});
     assert_eq!(seen["clients"], json!([row]));
     sleep(Duration::from_millis(1100)).await;

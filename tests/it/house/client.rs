@@ -107,7 +107,7 @@ impl Client {
     }
 
     /// All that comes until the server hangs up.
-    pub(crate) async fn to_the_end(&mut self) -> String {
+    pub(crate) async fn all_that_comes(&mut self) -> String {
         while self.more().await {}
         self.so_far()
     }

@@ -8,9 +8,12 @@ use mcp_messaging::{
 use super::*;
 use crate::support::Reply;
 
+/// What is done, how, and what a reader is told.
+type Change = (&'static str, &'static str, fn() -> Unreadable);
+
 /// What is done to the first record of bob's inbox. `h` and `b` are its header and its stored text, `K` the key
 /// of a queue; each comes back as it was afterwards.
-const CHANGES: &[(&str, &str, fn() -> Unreadable)] = &[
+const CHANGES: &[Change] = &[
     ("the ciphertext", "b = flip(b, #b - 20)", changed),
     ("the tag", "b = flip(b, #b)", changed),
     ("the nonce", "b = flip(b, 6)", changed),

@@ -180,7 +180,7 @@ async fn a_question_that_was_not_read_is_answered_by_nobody_by_chance() {
 async fn what_counts_an_inbox_counts_what_is_stored() {
     let plain = redis_sealed_by(Seal::default()).await;
     let sealed = redis_sealed_by(seal(Sealing::Seal, &[A])).await;
-    let most = LIMITS.inbox_bytes as usize;
+    let most = usize::try_from(LIMITS.inbox_bytes).unwrap();
     // Too large by what seals it and no more: the header and the sender are some 52 bytes.
     let text = "x".repeat(most - 60);
     plain.queue_up(&message("alice", "bob", &text)).await;
