@@ -104,7 +104,7 @@ pub fn serve(config: &Config) -> Result<(), StartError> {
 #[derive(Clone)]
 enum Store {
     Memory(Arc<MemoryQueue>),
-    Redis(RedisStore),
+    Redis(Box<RedisStore>),
 }
 
 type Ways = (Arc<dyn QueueBackend>, Option<Arc<dyn CredentialStore>>);
@@ -121,12 +121,12 @@ impl Store {
                 let queue = MemoryQueue::new(limits, Arc::new(SystemClock));
                 Self::Memory(Arc::new(queue.counting(Arc::clone(metrics))))
             }
-            Backend::Redis => Self::Redis(RedisStore::start(
+            Backend::Redis => Self::Redis(Box::new(RedisStore::start(
                 settings::redis(config)?,
                 limits,
                 Arc::clone(metrics),
                 background.clone(),
-            )?),
+            )?)),
         })
     }
 

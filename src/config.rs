@@ -16,7 +16,7 @@ use std::{
 use config::{Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
-pub use sections::{Auth, Http, Limits, Log, Messaging, Ops, Queue, Redis};
+pub use sections::{Auth, Encryption, Http, Limits, Log, Messaging, Ops, Queue, Redis};
 pub use traces::Traces;
 
 /// The defaults, with a comment on every key.
@@ -72,6 +72,8 @@ pub struct Config {
     pub queue: Queue,
     /// How to reach Redis.
     pub redis: Redis,
+    /// How texts lie in Redis.
+    pub encryption: Encryption,
     /// What messages live by.
     pub messaging: Messaging,
     /// What is refused.
@@ -187,6 +189,12 @@ impl Config {
         rules::names_tls(&self.redis.url)
     }
 
+    /// Whether there are keys for the texts in Redis.
+    #[must_use]
+    pub fn encrypts(&self) -> bool {
+        rules::given(&self.encryption.keys, &self.encryption.keys_file)
+    }
+
     /// Where to listen.
     ///
     /// # Errors
@@ -300,6 +308,20 @@ mod tests {
                 &[("REDIS_URL", "redis://r:1"), ("MCP_MESSAGING__REDIS__TLS_CA_FILE", "ca")],
                 "rediss://",
             ),
+            (&[("MCP_MESSAGING__ENCRYPTION__MODE", "on")], "encryption.mode"),
+            (
+                &[("MCP_MESSAGING__ENCRYPTION__MODE", "seal"), ("REDIS_URL", "redis://r:1")],
+                "encryption.keys_file must be set",
+            ),
+            (&[("MCP_MESSAGING__ENCRYPTION__KEYS", "a:hunter2")], "REDIS_URL"),
+            (
+                &[
+                    ("MCP_MESSAGING__ENCRYPTION__KEYS", "a:hunter2"),
+                    ("MCP_MESSAGING__ENCRYPTION__KEYS_FILE", "f"),
+                    ("REDIS_URL", "redis://r:1"),
+                ],
+                "leave one of them out",
+            ),
             (&[("MCP_MESSAGING__REDIS__DURABILITY", "sync")], "redis.durability"),
             (&[("MCP_MESSAGING__REDIS__DURABILITY", "replicated")], "REDIS_URL"),
             (&[("MCP_MESSAGING__REDIS__CONFIRM_REPLICAS", "0")], "redis.confirm_replicas"),
@@ -327,7 +349,11 @@ mod tests {
 
     #[test]
     fn a_password_does_not_show() {
-        let config = read(&[("REDIS_URL", "redis://user:hunter2@r:1")]).unwrap();
+        let config = read(&[
+            ("REDIS_URL", "redis://user:hunter2@r:1"),
+            ("MCP_MESSAGING__ENCRYPTION__KEYS", "a:hunter2"),
+        ])
+        .unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
         let shown = config.shown();
         assert!(!shown.contains("hunter2") && shown.contains("redis://***@r:1"), "{shown}");

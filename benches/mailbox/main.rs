@@ -39,6 +39,9 @@ use self::{
     waiting::Replicas,
 };
 
+/// What texts are sealed with.
+const KEY: &str = "bench:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+
 /// Whatever goes wrong ends the benchmark with one line.
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -98,6 +101,7 @@ impl Bench {
         }
         scenario!(mcp);
         scenario!(send);
+        scenario!(sealed);
         scenario!(ask);
         scenario!(wake_up);
         scenario!(idle);
@@ -147,6 +151,14 @@ impl Bench {
 
     /// The product, ready.
     async fn mailbox(&self, redis: Option<&Server>) -> Outcome<Server> {
+        self.mailbox_with(redis, &[]).await
+    }
+
+    async fn mailbox_with(
+        &self,
+        redis: Option<&Server>,
+        variables: &[(&str, &str)],
+    ) -> Outcome<Server> {
         let server = Server::start(|port| {
             let mut command = Command::new(&self.product);
             command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
@@ -154,6 +166,7 @@ impl Bench {
             command.env("MCP_MESSAGING__LIMITS__INBOX_MESSAGES", "1000000");
             command.env("MCP_MESSAGING__LIMITS__INBOX_BYTES", "1000000000");
             command.env("LOG_LEVEL", &self.options.log);
+            command.envs(variables.iter().copied());
             match redis {
                 Some(redis) => command.env("REDIS_URL", redis.redis_url()),
                 None => command.env_remove("REDIS_URL").env("QUEUE_BACKEND", "memory"),
@@ -241,6 +254,27 @@ impl Bench {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// What it costs to seal texts, against not to.
+    async fn sealed(&mut self) -> Outcome<()> {
+        if !self.wants(Scenario::Sealed, Store::Redis) {
+            return Ok(());
+        }
+        let redis = (Server::redis()?, Server::redis()?);
+        let plain = self.mailbox(Some(&redis.0)).await?;
+        let keys = [("MCP_MESSAGING__ENCRYPTION__KEYS", KEY)];
+        let sealed = self.mailbox_with(Some(&redis.1), &keys).await?;
+        let load = Load::SendReceive;
+        let target = |name, server, redis| Target { name, server, redis: Some(redis), load };
+        let targets =
+            [target("plain texts", &plain, &redis.0), target("sealed texts", &sealed, &redis.1)];
+        let (title, shape) = ("send + receive, sealed", self.shape());
+        let sides = rounds::report(&mut self.report, title, &targets, shape).await?;
+        let ratio = |field: fn(&Sample) -> f64| sides[1].ratio(&sides[0], field);
+        self.report.note("sealed / plain, server CPU", ratio(|s| s.server), "x");
+        self.report.note("sealed / plain, Redis CPU", ratio(|s| s.redis), "x");
         Ok(())
     }
 

@@ -71,6 +71,8 @@ pub(crate) enum Scenario {
     Send,
     /// Send, then receive.
     SendReceive,
+    /// Send, then receive, with texts sealed in Redis.
+    Sealed,
     /// A question and its answer.
     Ask,
     /// From a send on one replica to the waiter on another.

@@ -1,5 +1,5 @@
 #!lua name=mb1
--- mb1: the mailbox, contract 1. rev: 6
+-- mb1: the mailbox, contract 1. rev: 7
 -- Every operation of the store is one of these functions, on the keys of one hash slot. They are
 -- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
 -- QueueBackend (src/queue/mod.rs).
@@ -7,7 +7,7 @@
 -- Redis does not roll back a function that fails half way. So every check runs before the first
 -- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
 -- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
-local REVISION = 6
+local REVISION = 7
 local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
 local DROP_MAX = 512       -- expired messages dropped from the head in one call
 local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
@@ -699,6 +699,36 @@ local function extend(keys, a)
   return 1
 end
 
+-- unfetch: KEYS q m w  ARGV 1 lease 2 how many to keep 3 options -> messages that stay under the lease
+-- What its reader could not read, beyond the first of a lease, was never handed out.
+local function unfetch(keys, a)
+  local q, m, w, keep = keys[1], keys[2], keys[3], tonumber(a[2])
+  if not keep then return fail('MBARGS', 'unfetch') end
+  local f = call('HMGET', m, 'c', 'l')
+  local c, l = counters(f[1]), lease_of(f[2])
+  if not l or l.id ~= a[1] then return 0 end
+  if keep >= l.n then return l.n end
+  local bytes, top = 0, 0
+  for i = 0, l.n - 1 do
+    local h = call('LINDEX', q, i * 2)
+    if not h then break end
+    if i < keep then bytes, top = bytes + h_size(h), h_stamp(h)
+    elseif h_stamp(h) > l.seen then call('HDEL', w, 'a' .. h_id(h)) end
+  end
+  c.lc = max(l.seen, top)
+  if keep > 0 then
+    l.n, l.bytes, l.top = keep, bytes, top
+    call('HSET', m, 'c', pack_counters(c), 'l', pack_lease(l))
+    return keep
+  end
+  c.dn = max(0, c.dn - 1)
+  call('HSET', m, 'c', pack_counters(c))
+  call('HDEL', m, 'l')
+  -- Nobody is woken who would find what this reader found, but for one who waits for the lease to end.
+  if l.busy == 1 then wake(tonumber(a[3]), q, 'q') end
+  return 0
+end
+
 -- leave: KEYS m : nobody waits here any more
 local function leave(keys) return call('HDEL', keys[1], 'wu') end
 
@@ -741,6 +771,19 @@ local function wait_take(keys, a)
   end
   if has(h_flags(p[1]), ASKS) then remember_asked(w, { p[1] }, now) end
   return { 2, queued, now, state == '1' and 0 or 1, p[1], p[2] }
+end
+
+-- wait_untake: KEYS w  ARGV 1 wait 2 the reply's id -> 1 if it counts as never handed out
+-- Who took the reply could not read it.
+local function wait_untake(keys, a)
+  local w, wait = keys[1], a[1]
+  local packed = call('HGET', w, 'w' .. wait)
+  local v = packed and wait_of(packed)
+  if not v or v.state ~= '2' then return 0 end
+  v.state = '1'
+  put_wait(w, wait, v)
+  call('HDEL', w, 'a' .. a[2])
+  return 1
 end
 
 -- Accounts for a parked reply that was received.
@@ -1135,8 +1178,10 @@ register('fetch', fetch, 'allow-oom')
 register('ack', ack, 'allow-oom')
 register('release', release, 'allow-oom')
 register('extend', extend, 'allow-oom')
+register('unfetch', unfetch, 'allow-oom')
 register('leave', leave, 'allow-oom')
 register('wait_take', wait_take, 'allow-oom')
+register('wait_untake', wait_untake, 'allow-oom')
 register('wait_done', wait_done, 'allow-oom')
 register('wait_close', wait_close, 'allow-oom')
 register('task_open', task_open, 'allow-oom')

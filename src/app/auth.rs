@@ -1,10 +1,8 @@
 //! How callers are let in, as configured.
 
-use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use secrecy::{ExposeSecret, SecretString};
-
-use super::StartError;
+use super::{StartError, settings};
 use crate::{
     auth::{Authenticator, KeyCheck, Known, MasterKeys, Revoked},
     config::{Config, ConfigError},
@@ -58,18 +56,9 @@ impl Auth {
 /// The master keys of the configuration or of the file that it names.
 pub(super) fn master_keys(config: &Config) -> Result<MasterKeys, ConfigError> {
     let auth = &config.auth;
-    let (key, text) = if auth.master_keys_file.is_empty() {
-        ("auth.master_keys", auth.master_keys.clone())
-    } else {
-        let path = Path::new(&auth.master_keys_file);
-        let read = std::fs::read_to_string(path).map(SecretString::from);
-        let problem = |error| format!("{}: {error}", path.display());
-        let text = read.map_err(|error| ConfigError::Rule {
-            key: "auth.master_keys_file",
-            problem: problem(error),
-        })?;
-        ("auth.master_keys_file", text)
-    };
-    let keys = text.expose_secret().parse::<MasterKeys>();
-    keys.map_err(|problem| ConfigError::Rule { key, problem: problem.to_string() })
+    settings::key_ring(
+        ["auth.master_keys", "auth.master_keys_file"],
+        (&auth.master_keys, &auth.master_keys_file),
+        "master",
+    )
 }

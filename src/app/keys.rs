@@ -15,9 +15,9 @@ use super::{
     commands::{self, say},
 };
 use crate::{
-    auth::{ApiKey, MasterKey},
+    auth::ApiKey,
     config::{Backend, Config},
-    model::{Clock, Grant, InvalidGrant, Scope, Scopes, SystemClock, Tenant},
+    model::{Clock, Grant, InvalidGrant, NamedKey, Scope, Scopes, SystemClock, Tenant},
     queue::{CredentialStore, FIRST_GENERATION, IssuedKey, KeyId, Revocations, redis::RedisQueue},
     tools::rfc3339::rfc3339,
 };
@@ -27,6 +27,8 @@ use crate::{
 pub enum KeysCommand {
     /// Makes a master key for `auth.master_keys` or `auth.master_keys_file`.
     Master,
+    /// Makes a key for `encryption.keys` or `encryption.keys_file`.
+    Encryption,
     /// Makes a key for a client and prints it, once.
     Issue(Issue),
     /// Lists the keys that were recorded when they were issued.
@@ -95,8 +97,16 @@ const PASSING_SECONDS: u64 = 300;
 /// # Errors
 /// No master key, no Redis where it is needed, or it does not answer.
 pub fn run(config: &Config, command: KeysCommand) -> Result<(), StartError> {
-    if let KeysCommand::Master = command {
-        say(MasterKey::generate().expose_secret());
+    let letter = match &command {
+        KeysCommand::Master => Some('m'),
+        KeysCommand::Encryption => Some('e'),
+        KeysCommand::Issue(_)
+        | KeysCommand::List { .. }
+        | KeysCommand::Rotate { .. }
+        | KeysCommand::Revoke { .. } => None,
+    };
+    if let Some(letter) = letter {
+        say(NamedKey::generate(letter).expose_secret());
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -104,7 +114,7 @@ pub fn run(config: &Config, command: KeysCommand) -> Result<(), StartError> {
         let store = store(config)?;
         let needed = || store.as_ref().ok_or(StartError::Keys(NEEDS_REDIS.to_owned()));
         match command {
-            KeysCommand::Master => Ok(()),
+            KeysCommand::Master | KeysCommand::Encryption => Ok(()),
             KeysCommand::Issue(issue) => make(config, &issue, None, store.as_ref()).await,
             KeysCommand::List { tenant } => list(needed()?, &tenant).await,
             KeysCommand::Rotate { issue, grace_hours } => {
@@ -179,7 +189,7 @@ async fn make(
     if let Some(store) = store {
         let issued = IssuedKey {
             id: key.id,
-            master: master.name().to_owned(),
+            master: master.name().to_string(),
             grant: client.clone(),
             scopes: *scopes,
             generation,

@@ -2,14 +2,17 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use secrecy::{ExposeSecret, SecretString};
+
 use super::StartError;
 use crate::{
-    config::Config,
+    config::{Config, ConfigError},
     http::HttpConfig,
     messaging::Rules,
+    model::KeyRing,
     queue::{
         self,
-        redis::{Confirm, RedisSettings},
+        redis::{Confirm, RedisSettings, Seal, Sealing},
     },
     telemetry::{self, LogFormat, TraceExport},
     tls::{self, CertificateFiles},
@@ -43,6 +46,49 @@ pub(super) fn queue_limits(config: &Config) -> queue::Limits {
     }
 }
 
+/// The keys of a setting, or of the file that the setting beside it names. `mcp-messaging keys <made_by>` makes one.
+pub(super) fn key_ring(
+    [setting, file_setting]: [&'static str; 2],
+    (keys, file): (&SecretString, &str),
+    made_by: &str,
+) -> Result<KeyRing, ConfigError> {
+    let (key, text) = if file.is_empty() {
+        (setting, keys.clone())
+    } else {
+        let read = std::fs::read_to_string(file).map(SecretString::from);
+        let text = read.map_err(|error| ConfigError::Rule {
+            key: file_setting,
+            problem: format!("{file}: {error}"),
+        })?;
+        (file_setting, text)
+    };
+    text.expose_secret().parse().map_err(|problem| ConfigError::Rule {
+        key,
+        problem: format!("{problem}; `mcp-messaging keys {made_by}` makes one"),
+    })
+}
+
+/// What becomes of texts on their way into Redis and out of it.
+fn seal(config: &Config) -> Result<Seal, ConfigError> {
+    let own = &config.encryption;
+    if !config.encrypts() {
+        return Ok(Seal::default());
+    }
+    let keys = key_ring(
+        ["encryption.keys", "encryption.keys_file"],
+        (&own.keys, &own.keys_file),
+        "encryption",
+    )?;
+    Ok(Seal::new(
+        &keys,
+        match own.mode.as_str() {
+            "open" => Sealing::Open,
+            "require" => Sealing::Require,
+            _ => Sealing::Seal,
+        },
+    ))
+}
+
 pub(super) fn redis(config: &Config) -> Result<RedisSettings, StartError> {
     let redis = &config.redis;
     let tls = config.redis_tls().then(|| {
@@ -55,6 +101,7 @@ pub(super) fn redis(config: &Config) -> Result<RedisSettings, StartError> {
     });
     Ok(RedisSettings {
         url: config.redis.url.clone(),
+        seal: seal(config)?,
         tls: tls.transpose()?,
         connect_timeout: Duration::from_secs_f64(config.redis.connect_timeout_seconds),
         command_timeout: Duration::from_secs_f64(config.redis.command_timeout_seconds),

@@ -12,7 +12,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use secrecy::SecretString;
 use sha2::Sha256;
 
-use super::master::{MasterKey, MasterKeys};
+use super::{MasterKey, MasterKeys};
 use crate::{
     model::{Grant, Scope, Scopes, Tenant},
     queue::KeyId,
@@ -126,8 +126,17 @@ impl fmt::Debug for ApiKey {
     }
 }
 
+/// Whether the query of a URL has a key, or the parameter in which RFC 6750 once allowed one.
+#[must_use]
+pub fn is_key_in_query(query: &str) -> bool {
+    query.split('&').any(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or(("", parameter));
+        value.starts_with(PREFIX) || name.eq_ignore_ascii_case("access_token")
+    })
+}
+
 fn mac(master: &MasterKey, signed: &str) -> Hmac<Sha256> {
-    let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(master.secret());
+    let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(master.expose());
     let Ok(mut mac) = mac else { unreachable!("HMAC takes keys of every length") };
     mac.update(signed.as_bytes());
     mac
@@ -159,7 +168,7 @@ mod tests {
     use super::*;
 
     fn masters() -> MasterKeys {
-        MasterKey::generate().expose_secret().parse().unwrap()
+        MasterKey::generate('m').expose_secret().parse().unwrap()
     }
 
     fn key(grant: &str) -> ApiKey {

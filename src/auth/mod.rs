@@ -8,14 +8,17 @@
 //! opens no inbox that is not its own.
 
 mod key;
-mod master;
 mod revoked;
 
 use std::sync::Arc;
 
-pub use key::{ApiKey, BadKey};
-pub use master::{InvalidMasterKeys, MasterKey, MasterKeys};
+pub use key::{ApiKey, BadKey, is_key_in_query};
 pub use revoked::{Known, Revoked};
+
+/// All master keys that are in force.
+pub use crate::model::KeyRing as MasterKeys;
+/// One master key: what keys of clients are made with.
+pub use crate::model::NamedKey as MasterKey;
 
 use crate::model::{Clock, Principal};
 

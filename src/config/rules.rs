@@ -1,8 +1,8 @@
 //! What must hold of the values, by themselves and beside each other.
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
-use super::{Config, ConfigError};
+use super::{Backend, Config, ConfigError};
 
 /// What must hold, the key that it is about, and what to say if it does not.
 type Rule = (bool, &'static str, &'static str);
@@ -26,10 +26,41 @@ pub(super) fn names_tls(url: &str) -> bool {
     ["rediss", "valkeys"].contains(&protocol(url).as_str())
 }
 
+/// Whether keys are given, by a setting or by the file that another one names.
+pub(super) fn given(keys: &SecretString, file: &str) -> bool {
+    !keys.expose_secret().is_empty() || !file.is_empty()
+}
+
 impl Config {
     fn has_master_keys(&self) -> bool {
-        let auth = &self.auth;
-        !auth.master_keys.expose_secret().is_empty() || !auth.master_keys_file.is_empty()
+        given(&self.auth.master_keys, &self.auth.master_keys_file)
+    }
+
+    /// How texts lie in Redis.
+    fn rules_of_encryption(&self) -> [Rule; 4] {
+        let own = &self.encryption;
+        [
+            (
+                ["", "open", "seal", "require"].contains(&own.mode.as_str()),
+                "encryption.mode",
+                "must be open, seal or require",
+            ),
+            (
+                own.mode.is_empty() || self.encrypts(),
+                "encryption.keys",
+                "or encryption.keys_file must be set when encryption.mode is; `mcp-messaging keys encryption` makes one",
+            ),
+            (
+                own.keys.expose_secret().is_empty() || own.keys_file.is_empty(),
+                "encryption.keys",
+                "and encryption.keys_file are both set: leave one of them out",
+            ),
+            (
+                !self.encrypts() || self.backend() == Backend::Redis,
+                "encryption.keys",
+                "are set, but redis.url (REDIS_URL) is not: what is kept in memory is not encrypted",
+            ),
+        ]
     }
 
     /// What each value must be by itself.
@@ -261,6 +292,7 @@ impl Config {
             .chain(self.rules_of_callers())
             .chain(self.rules_of_tls())
             .chain(self.rules_of_durability())
+            .chain(self.rules_of_encryption())
             .chain(self.rules_of_limits())
         {
             if !holds {

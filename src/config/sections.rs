@@ -97,6 +97,17 @@ impl std::fmt::Debug for Redis {
     }
 }
 
+/// `[encryption]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml says what each is")]
+pub struct Encryption {
+    pub mode: String,
+    #[serde(serialize_with = "hidden")]
+    pub keys: SecretString,
+    pub keys_file: String,
+}
+
 /// `[messaging]`
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

@@ -4,20 +4,38 @@
 use std::time::Duration;
 
 use actix_web::http::{
-    StatusCode,
+    StatusCode, Uri,
     header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{mcp_endpoint::Refusal, state::HttpState};
 use crate::{
-    auth::{Admitted, Authenticator, Denied},
+    auth::{self, Admitted, Authenticator, Denied},
     model::{Grant, Principal, Scope},
     telemetry::Refusal as Reason,
 };
 
 /// How often a call that waits is asked whether its caller is welcome still.
 const ASK_EVERY: Duration = Duration::from_secs(4);
+
+/// Refuses a key in the URL, also beside one in the header: logs and histories have it by now.
+pub(super) fn check_url(uri: &Uri) -> Result<(), Refusal> {
+    if !uri.query().is_some_and(auth::is_key_in_query) {
+        return Ok(());
+    }
+    Err(Refusal {
+        status: StatusCode::BAD_REQUEST,
+        text: "a key stands in the URL, which proxies and logs keep: send it in the header Authorization: Bearer \
+               mbk_..., and have this one taken back"
+            .to_owned(),
+        reason: Some(Reason::KeyInUrl),
+        header: Some((
+            WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer error=\"invalid_request\""),
+        )),
+    })
+}
 
 /// Lets a request in, before anything else of it is looked at.
 pub(super) async fn admit(headers: &HeaderMap, state: &HttpState) -> Result<Admitted, Refusal> {

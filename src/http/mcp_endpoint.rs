@@ -8,8 +8,8 @@ use actix_web::{
     http::{
         StatusCode,
         header::{
-            ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName,
-            HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+            ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+            RETRY_AFTER, WWW_AUTHENTICATE,
         },
     },
     web::{Data, Payload},
@@ -117,6 +117,7 @@ async fn handle(
         reason: Some(reason),
         header: None,
     })?;
+    credentials::check_url(request.uri())?;
     let admitted = credentials::admit(headers, state).await?;
     check_content_type(headers)?;
     let accepted = Accepted::read(headers)?;
@@ -187,7 +188,6 @@ fn answer(status: StatusCode) -> HttpResponseBuilder {
 fn stream_of(body: impl MessageBody + 'static) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
-        .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header(("x-accel-buffering", "no"))
         .body(body)
 }

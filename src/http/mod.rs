@@ -35,6 +35,8 @@ use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_confi
 use actix_web::{
     App, HttpResponse,
     dev::AppConfig,
+    http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
+    middleware::DefaultHeaders,
     web::{self, ServiceConfig},
 };
 use tokio::net::{TcpSocket, TcpStream};
@@ -132,7 +134,13 @@ pub fn serve(
             let app = App::new()
                 .app_data(web::Data::new(state))
                 .configure(|app| routes.register(app))
-                .default_service(web::to(not_found));
+                .default_service(web::to(not_found))
+                // No answer is a page, and none is to be kept by a browser or a proxy on the way.
+                .wrap(
+                    DefaultHeaders::new()
+                        .add((X_CONTENT_TYPE_OPTIONS, "nosniff"))
+                        .add((CACHE_CONTROL, "no-store")),
+                );
             let draining = connections.clone();
             let service = HttpService::build()
                 .graceful_shutdown_signal(move || draining.drained())

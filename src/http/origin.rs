@@ -7,7 +7,11 @@ use crate::telemetry::Refusal;
 
 /// Checks both headers; the error names the culprit and the remedy.
 pub(super) fn check(headers: &HeaderMap, config: &HttpConfig) -> Result<(), (Refusal, String)> {
-    check_host(headers, config).map_err(|why| (Refusal::Host, why))?;
+    let host = headers.get(HOST).map_or("", |host| host.to_str().unwrap_or("?"));
+    if !host_allowed(host, &config.allowed_hosts) {
+        let why = format!("host {host:?} is not allowed; add it to http.allowed_hosts");
+        return Err((Refusal::Host, why));
+    }
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().unwrap_or("?");
     if origin.is_empty() || origin_allowed(origin, &config.allowed_origins) {
@@ -15,15 +19,6 @@ pub(super) fn check(headers: &HeaderMap, config: &HttpConfig) -> Result<(), (Ref
     }
     let why = format!("origin {origin:?} is not allowed; add it to http.allowed_origins");
     Err((Refusal::Origin, why))
-}
-
-/// Checks `Host` alone.
-pub(super) fn check_host(headers: &HeaderMap, config: &HttpConfig) -> Result<(), String> {
-    let host = headers.get(HOST).map_or("", |host| host.to_str().unwrap_or("?"));
-    if host_allowed(host, &config.allowed_hosts) {
-        return Ok(());
-    }
-    Err(format!("host {host:?} is not allowed; add it to http.allowed_hosts"))
 }
 
 fn host_allowed(host: &str, allowed: &[String]) -> bool {

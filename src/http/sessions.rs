@@ -3,7 +3,17 @@
 
 use std::{collections::HashMap, convert::Infallible, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::StatusCode, web::Data};
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    http::{
+        StatusCode,
+        header::{
+            ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+            ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN, VARY,
+        },
+    },
+    web::Data,
+};
 use serde_json::{Value, json};
 
 use super::{credentials, mcp_endpoint, origin, state::HttpState};
@@ -12,7 +22,6 @@ use crate::{
     messaging::{CallContext, MessagingError},
     model::{ClientId, Clock, Principal, Scope, SystemClock},
     queue::{ClientEntry, ClientQuery, InboxStat, Presence},
-    telemetry::Refusal,
 };
 
 /// Clients of one page of the directory.
@@ -20,40 +29,56 @@ const PAGE: usize = 500;
 /// Most pages: the list is for people.
 const PAGES: usize = 10;
 
-pub(super) async fn options() -> Result<HttpResponse, Infallible> {
-    Ok(with_cors(StatusCode::NO_CONTENT).finish())
+pub(super) async fn options(
+    request: HttpRequest,
+    state: Data<HttpState>,
+) -> Result<HttpResponse, Infallible> {
+    Ok(match refused(&request, &state) {
+        Some(refusal) => refusal,
+        None => with_cors(StatusCode::NO_CONTENT, &request).finish(),
+    })
+}
+
+/// Answers who may not ask: where nothing is proved, the ids in the list are secrets, so no page of
+/// somebody else's may read it in a browser.
+fn refused(request: &HttpRequest, state: &HttpState) -> Option<HttpResponse> {
+    let (reason, why) = origin::check(request.headers(), &state.config).err()?;
+    state.metrics.refusal(reason);
+    Some(HttpResponse::Forbidden().body(why))
 }
 
 pub(super) async fn get(
     request: HttpRequest,
     state: Data<HttpState>,
 ) -> Result<HttpResponse, Infallible> {
-    if let Err(why) = origin::check_host(request.headers(), &state.config) {
-        state.metrics.refusal(Refusal::Host);
-        return Ok(HttpResponse::Forbidden().body(why));
+    if let Some(refusal) = refused(&request, &state) {
+        return Ok(refusal);
     }
     let admitted = match admitted(&request, &state).await {
         Ok(admitted) => admitted,
         Err(refusal) => return Ok(refusal.respond(&state.metrics)),
     };
     Ok(match list(&state, admitted.principal).await {
-        Ok(list) => with_cors(StatusCode::OK).json(list),
+        Ok(list) => with_cors(StatusCode::OK, &request).json(list),
         Err(error) => {
             tracing::warn!(error = %error, "listing the sessions failed");
             let answer = json!({ "error": "the message store does not answer; try again" });
-            with_cors(StatusCode::SERVICE_UNAVAILABLE).json(answer)
+            with_cors(StatusCode::SERVICE_UNAVAILABLE, &request).json(answer)
         }
     })
 }
 
-fn with_cors(status: StatusCode) -> HttpResponseBuilder {
+/// What lets a page of an allowed origin, and of no other, read the answer.
+fn with_cors(status: StatusCode, request: &HttpRequest) -> HttpResponseBuilder {
     let mut builder = HttpResponse::build(status);
-    builder
-        .insert_header(("access-control-allow-origin", "*"))
-        .insert_header(("access-control-allow-methods", "GET, OPTIONS"))
-        // The star does not stand for this one.
-        .insert_header(("access-control-allow-headers", "*, authorization"))
-        .insert_header(("cache-control", "no-store"));
+    builder.insert_header((VARY, "origin"));
+    if let Some(origin) = request.headers().get(ORIGIN) {
+        builder
+            .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()))
+            .insert_header((ACCESS_CONTROL_ALLOW_METHODS, "GET, OPTIONS"))
+            // The star does not stand for this one.
+            .insert_header((ACCESS_CONTROL_ALLOW_HEADERS, "*, authorization"));
+    }
     builder
 }
 
@@ -62,6 +87,7 @@ async fn admitted(
     request: &HttpRequest,
     state: &HttpState,
 ) -> Result<Admitted, mcp_endpoint::Refusal> {
+    credentials::check_url(request.uri())?;
     let admitted = credentials::admit(request.headers(), state).await?;
     credentials::check_scope(&admitted, Scope::Admin)?;
     Ok(admitted)

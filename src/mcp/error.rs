@@ -12,6 +12,7 @@ use crate::{
     dialogue::InputRequired,
     model::Scope,
     prompts::PromptError,
+    queue::Unreadable,
     resources::ResourceError,
     tools::{TaskError, ToolError},
 };
@@ -75,6 +76,9 @@ pub enum McpError {
     /// No task of that id, or no longer.
     #[error("{}", TaskError::Unknown)]
     UnknownTask,
+    /// What was asked for is there and cannot be read.
+    #[error("{}", ResourceError::Unreadable(*.0))]
+    Unreadable(Unreadable),
     /// The store does not answer.
     #[error("{}", ToolError::Unavailable)]
     Unavailable,
@@ -117,6 +121,7 @@ impl McpError {
             }
             Self::UnknownTask => row(-32602, 200, 200, "unknown_task"),
             Self::InsufficientScope(_) => row(-32600, 403, 403, "insufficient_scope"),
+            Self::Unreadable(_) => row(-32603, 200, 500, "unreadable"),
             Self::Unavailable => row(-32603, 200, 503, "unavailable"),
             Self::Internal => row(-32603, 200, 500, "internal"),
         }
@@ -178,6 +183,7 @@ impl McpError {
             | Self::UnknownTask
             | Self::Busy
             | Self::InsufficientScope(_)
+            | Self::Unreadable(_)
             | Self::Unavailable
             | Self::Internal => None,
         }
@@ -206,6 +212,7 @@ impl McpError {
             | ResourceError::ManyIdentities
             | ResourceError::Foreign => Self::UnknownResource { uri: uri.to_owned(), why: error },
             ResourceError::Busy => Self::Busy,
+            ResourceError::Unreadable(why) => Self::Unreadable(why),
             ResourceError::Unavailable => Self::Unavailable,
             ResourceError::Internal => Self::Internal,
         }
@@ -293,6 +300,7 @@ mod tests {
             (McpError::InsufficientScope(Scope::Read), -32600, 403, 403, "insufficient_scope"),
             (McpError::MissingExtension("x"), -32021, 200, 400, "missing_capability"),
             (McpError::UnknownTask, -32602, 200, 200, "unknown_task"),
+            (McpError::Unreadable(Unreadable::Plain), -32603, 200, 500, "unreadable"),
             (McpError::Unavailable, -32603, 200, 503, "unavailable"),
             (McpError::Internal, -32603, 200, 500, "internal"),
         ] {

@@ -78,6 +78,7 @@ impl PreparedListen {
                 ) => {}
                 Err(
                     error @ (ResourceError::Busy
+                    | ResourceError::Unreadable(_)
                     | ResourceError::Unavailable
                     | ResourceError::Internal),
                 ) => {

@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     model::{ClientId, Inbox, Message, MessageId},
-    queue::{IdempotencyKey, NewMessage, Notice, Sent, SentStatus, Taken, TaskRecord, Topic},
+    queue::{
+        IdempotencyKey, NewMessage, Notice, QueueError, Sent, SentStatus, Taken, TaskRecord, Topic,
+        Unreadable,
+    },
     telemetry::trace_of,
 };
 
@@ -55,6 +58,8 @@ pub enum Reply {
     Message(Box<Message>),
     /// None yet: it will be in the inbox.
     Pending,
+    /// It came, and this replica cannot read it: it is in the inbox, or with the wait of a repetition.
+    Unreadable(Unreadable),
     /// The call was cancelled by its client: there is nobody to answer.
     Cancelled,
     /// The replica goes away: no answer yet, it will be in the inbox.
@@ -237,7 +242,14 @@ impl MessagingService {
         ended: &mut Option<Ended>,
     ) -> Result<bool, MessagingError> {
         let take = self.queue.wait_take(&open.inbox, open.wait);
-        let (state, given_up) = try_join(take, self.was_cancelled(context)).await?;
+        let (state, given_up) = match try_join(take, self.was_cancelled(context)).await {
+            // The wait stays armed: its reply goes to the inbox, unless a repetition of the call takes it up.
+            Err(QueueError::Unreadable { why, .. }) => {
+                asked.reply = Reply::Unreadable(why);
+                return Ok(true);
+            }
+            found => found?,
+        };
         if given_up {
             *ended = Some(Ended::Cancelled);
         }

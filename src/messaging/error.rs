@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     model::{Grant, MessageId},
-    queue::QueueError,
+    queue::{QueueError, Unreadable},
     telemetry::Refusal,
 };
 
@@ -119,6 +119,17 @@ pub enum MessagingError {
         /// What it proves.
         own: Grant,
     },
+    /// The oldest message of an inbox is there and cannot be read. That was logged and counted where it was found.
+    #[error(
+        "message {id} {why}. Nothing was taken or lost: it and what is behind it stay in this inbox until it can be \
+         read, or until its life is over and its sender is told. Tell whoever runs this server"
+    )]
+    Unreadable {
+        /// Which one.
+        id: MessageId,
+        /// Why not.
+        why: Unreadable,
+    },
     /// The store failed. The cause is for the log.
     #[error(transparent)]
     Queue(QueueError),
@@ -155,7 +166,7 @@ impl MessagingError {
             Self::InvalidReceipt => Refusal::InvalidReceipt,
             Self::ForeignReceipt => Refusal::ForeignReceipt,
             Self::ForeignClient { .. } => Refusal::ForeignClient,
-            Self::Queue(_) => return None,
+            Self::Unreadable { .. } | Self::Queue(_) => return None,
         })
     }
 }
@@ -168,6 +179,7 @@ impl From<QueueError> for MessagingError {
             }
             QueueError::TooManyWaits { open } => Self::TooManyWaits { open },
             QueueError::IdempotencyConflict { first } => Self::IdempotencyConflict { first },
+            QueueError::Unreadable { id, why } => Self::Unreadable { id, why },
             QueueError::Unavailable { .. } | QueueError::Timeout | QueueError::Contract { .. } => {
                 Self::Queue(error)
             }

@@ -11,7 +11,7 @@
 use super::{CallContext, Delivery, MessagingError, MessagingService, delivery::Claim};
 use crate::{
     model::{Inbox, Message},
-    queue::{Taken, TaskId, TaskRecord},
+    queue::{QueueError, Taken, TaskId, TaskRecord, Unreadable},
 };
 
 /// What a task has come to.
@@ -32,6 +32,8 @@ pub struct TaskLook {
 pub enum TaskProgress {
     /// It waits for the reply.
     Waiting,
+    /// The reply came, and this replica cannot read it: it is kept as one that nobody asked for.
+    Unreadable(Unreadable),
     /// The reply.
     Replied(Box<Message>),
     /// It is over without a reply. One that comes is in the inbox, and so may be one that came.
@@ -59,7 +61,13 @@ impl MessagingService {
         if look.task.cancelled_ms.is_some() {
             return Ok(Some(look));
         }
-        let state = self.queue.wait_take(&look.task.inbox, look.task.wait).await?;
+        let state = match self.queue.wait_take(&look.task.inbox, look.task.wait).await {
+            Err(QueueError::Unreadable { why, .. }) => {
+                look.progress = TaskProgress::Unreadable(why);
+                return Ok(Some(look));
+            }
+            found => found?,
+        };
         look.other_messages = state.queued;
         look.progress = match state.taken {
             Taken::Open if look.task.now_ms < look.task.deadline_ms => TaskProgress::Waiting,

@@ -3,6 +3,7 @@
 mod client_id;
 mod clock;
 mod inbox;
+mod key_ring;
 mod message;
 mod principal;
 mod survey;
@@ -11,6 +12,7 @@ mod trace;
 pub use client_id::{ClientId, InvalidClientId};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use inbox::{Inbox, InvalidTenant, Tenant};
+pub use key_ring::{InvalidKeyRing, KeyName, KeyRing, NamedKey};
 pub use message::{InvalidMessageId, Message, MessageId, MessageState};
 pub use principal::{Grant, InvalidGrant, InvalidScopes, Principal, Scope, Scopes};
 pub use survey::Survey;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{model::MessageId, telemetry::Readiness};
+use crate::{
+    model::{KeyName, MessageId},
+    telemetry::{Readiness, Unread},
+};
 
 /// Why an operation of the port did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +31,14 @@ pub enum QueueError {
     IdempotencyConflict {
         /// The message that it was used for.
         first: MessageId,
+    },
+    /// A message is there, and its text cannot be read. It was neither handed out nor lost.
+    #[error("message {id} {why}")]
+    Unreadable {
+        /// Which one.
+        id: MessageId,
+        /// Why not.
+        why: Unreadable,
     },
     /// The store cannot be reached or refuses to work. The operation may have happened.
     #[error("the store is unavailable: {detail}")]
@@ -55,6 +66,7 @@ impl QueueError {
             Self::InboxFull { .. }
             | Self::TooManyWaits { .. }
             | Self::IdempotencyConflict { .. }
+            | Self::Unreadable { .. }
             | Self::Contract { .. } => false,
         }
     }
@@ -66,9 +78,41 @@ impl QueueError {
             Self::InboxFull { .. } => "inbox_full",
             Self::TooManyWaits { .. } => "too_many_waits",
             Self::IdempotencyConflict { .. } => "idempotency_conflict",
+            Self::Unreadable { why, .. } => why.reason().label(),
             Self::Unavailable { .. } => "unavailable",
             Self::Timeout => "timeout",
             Self::Contract { .. } => "contract",
+        }
+    }
+}
+
+/// Why a text that lies in the store cannot be read. The name of a key is no secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// It names a key that is not there.
+    #[error("is sealed with the key {0}, which this server does not have")]
+    NoKey(KeyName),
+    /// The key of that name does not open it.
+    #[error(
+        "does not open with the key {0}: it was changed or moved in the store, or that is not the key that sealed it"
+    )]
+    Changed(KeyName),
+    /// It is not as anything is stored.
+    #[error("was changed in the store: it is neither a text nor a sealed one")]
+    Broken,
+    /// It is not sealed, where everything must be.
+    #[error("is not sealed, and this server reads sealed messages only")]
+    Plain,
+}
+
+impl Unreadable {
+    /// In the words of logs and metrics.
+    #[must_use]
+    pub fn reason(self) -> Unread {
+        match self {
+            Self::NoKey(_) => Unread::NoKey,
+            Self::Changed(_) | Self::Broken => Unread::Changed,
+            Self::Plain => Unread::Plain,
         }
     }
 }

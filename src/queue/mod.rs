@@ -21,7 +21,7 @@ use async_trait::async_trait;
 pub use credentials::{
     CredentialStore, FIRST_GENERATION, InvalidKeyId, IssuedKey, KeyId, Revocations,
 };
-pub use error::{QueueError, Unready};
+pub use error::{QueueError, Unreadable, Unready};
 pub use types::{
     Arrivals, Batch, Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor,
     FetchRequest, Fetched, IdempotencyKey, InboxStat, LeaseId, LedgerEntry, Limits, NewMessage,
@@ -76,7 +76,12 @@ pub trait QueueBackend: Send + Sync {
     ///   (senders see it), also if it is busy. The first fetch of a later waiting call of the same session
     ///   wakes this one and makes its next fetch [`Outcome::Superseded`].
     /// * Expired messages are dropped and remembered for their senders.
+    /// * A message whose text cannot be read ends the batch before it, so that order is kept. It and what is
+    ///   behind it count as never handed out.
     /// * [`Fetched::due`] says when to look again although nothing will be published.
+    ///
+    /// # Errors
+    /// [`QueueError::Unreadable`]: of the oldest message. Nothing was handed out.
     async fn fetch(&self, inbox: &Inbox, request: &FetchRequest) -> Result<Fetched, QueueError>;
 
     /// Removes what was handed out up to and including `upto`. Cumulative and idempotent; never
@@ -99,6 +104,9 @@ pub trait QueueBackend: Send + Sync {
     /// The reply parked for an open wait, which stays parked until [`wait_done`](Self::wait_done)
     /// or [`wait_close`](Self::wait_close), and is marked as handed out: taken again, it comes as
     /// redelivered. It may lapse in its wait: then its sender gets a notice as for any other message.
+    ///
+    /// # Errors
+    /// [`QueueError::Unreadable`]: of the reply, which stays parked and counts as never handed out.
     async fn wait_take(&self, inbox: &Inbox, wait: MessageId) -> Result<WaitState, QueueError>;
 
     /// The reply reached the caller: it is acknowledged and the wait is over.
@@ -142,6 +150,10 @@ pub trait QueueBackend: Send + Sync {
     /// The oldest live messages of an inbox, at most `max_messages` of them and at most `max_bytes` of
     /// text, but always one message unless `max_messages` is 0. Nothing is taken, leased or marked by
     /// it, and its owner does not count as seen or waiting. What is under somebody's lease is shown too.
+    /// A message whose text cannot be read ends it.
+    ///
+    /// # Errors
+    /// [`QueueError::Unreadable`]: of the oldest message.
     async fn browse(
         &self,
         inbox: &Inbox,

@@ -101,8 +101,14 @@ impl NewMessage {
     /// What must be equal in a repetition under one idempotency key.
     #[must_use]
     pub fn content_digest(&self) -> [u8; 16] {
+        digest16(&self.content())
+    }
+
+    /// What [`content_digest`](Self::content_digest) is a digest of, for a store that keys its own.
+    #[must_use]
+    pub fn content(&self) -> [&[u8]; 3] {
         let reference = self.in_reply_to.as_ref().map_or(&[][..], |id| &id.as_bytes()[..]);
-        digest16(&[self.recipient.name().as_bytes(), reference, self.text.as_bytes()])
+        [self.recipient.name().as_bytes(), reference, self.text.as_bytes()]
     }
 }
 
@@ -111,7 +117,7 @@ impl NewMessage {
 pub struct Limits {
     /// Messages of one inbox.
     pub inbox_messages: u64,
-    /// Bytes of one inbox, headers included.
+    /// Bytes of one inbox as they are stored: headers included, and what seals a text.
     pub inbox_bytes: u64,
     /// Open waits of one sender.
     pub open_waits: u64,
@@ -171,7 +177,7 @@ pub struct FetchRequest {
     pub lease_for: Duration,
     /// At most so many messages; at least 1.
     pub max_messages: usize,
-    /// At most so many bytes of text, but always one message.
+    /// At most so many bytes of text, but always one message. A store may count what it adds to seal a text.
     pub max_bytes: usize,
     /// The caller waits if there is nothing.
     pub waiting: Option<Waiting>,

@@ -16,6 +16,7 @@ use crate::{
     dialogue::Completion,
     messaging::{CallContext, InboxWatch, MessagingError, MessagingService},
     model::Scope,
+    queue::Unreadable,
 };
 
 /// One resource, or one template of resources.
@@ -110,6 +111,11 @@ pub enum ResourceError {
     /// As many wait as may.
     #[error("this server has as many calls as it may; try again in a few seconds")]
     Busy,
+    /// The oldest message of an inbox cannot be read.
+    #[error(
+        "the oldest message in this inbox {0}. Nothing was lost; tell whoever runs this server"
+    )]
+    Unreadable(Unreadable),
     /// The store is not there.
     #[error("the message store does not answer; try again")]
     Unavailable,
@@ -178,6 +184,7 @@ fn sorted(error: MessagingError) -> ResourceError {
             return ResourceError::Busy;
         }
         MessagingError::ForeignClient { .. } => return ResourceError::Foreign,
+        MessagingError::Unreadable { why, .. } => return ResourceError::Unreadable(why),
         // Rules for what is sent and fetched: nothing here does.
         MessagingError::EmptyMessage
         | MessagingError::MessageTooLarge { .. }

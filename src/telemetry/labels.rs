@@ -87,6 +87,8 @@ closed_set! {
         KeyRevoked = "key_revoked",
         /// A key of which cannot be found out whether it was taken back.
         KeyUnchecked = "key_unchecked",
+        /// A key in the URL.
+        KeyInUrl = "key_in_url",
         /// A key without the scope that a call needs.
         Scope = "insufficient_scope",
         /// A `Host` that is not in `http.allowed_hosts`.
@@ -157,6 +159,18 @@ closed_set! {
 }
 
 closed_set! {
+    /// Why a text that lies in the store cannot be read.
+    Unread {
+        /// The key that sealed it is not there.
+        NoKey = "no_key",
+        /// It was changed or moved, or another key has that name.
+        Changed = "changed",
+        /// It is plain, and only sealed ones may be.
+        Plain = "plain",
+    }
+}
+
+closed_set! {
     /// Whether a replica is ready, or the first reason why it is not.
     Readiness {
         /// It is.
@@ -222,6 +236,7 @@ mod tests {
         distinct(&SendOutcome::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
         distinct(&Returned::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
         distinct(&RedisError::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
+        distinct(&Unread::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
         distinct(&Readiness::ALL.iter().map(|value| value.label()).collect::<Vec<_>>());
     }
 }

@@ -14,7 +14,7 @@ use prometheus::{
 };
 
 use super::{
-    labels::{MessageEvent, Readiness, RedisError, Refusal, Returned, SendOutcome},
+    labels::{MessageEvent, Readiness, RedisError, Refusal, Returned, SendOutcome, Unread},
     sampled::Sampled,
 };
 use crate::model::Survey;
@@ -74,6 +74,7 @@ struct ReplicaMetrics {
 struct RedisMetrics {
     calls: HistogramVec,
     errors: IntCounterVec,
+    unreadable: IntCounterVec,
     retries: IntCounter,
     reconnects: IntCounter,
     connected: IntGauge,
@@ -95,6 +96,12 @@ impl RedisMetrics {
                 "mcp_messaging_redis_errors_total",
                 "Attempts that failed, by Redis Function (connect: the connection itself) and kind. What was repeated with success counts too.",
                 &["function", "kind"],
+            )?,
+            unreadable: counter_of(
+                "mcp_messaging_unreadable_messages_total",
+                "Messages in Redis that a reader came for and whose text could not be read, by why, counted each time. They stay there.",
+                "reason",
+                Unread::ALL.iter().map(|reason| reason.label()),
             )?,
             retries: IntCounter::new(
                 "mcp_messaging_redis_retries_total",
@@ -311,7 +318,8 @@ impl Metrics {
 
     /// Redis is the store, and these are its functions: their metrics are there from now on.
     pub fn redis_used(&self, functions: impl Iterator<Item = &'static str>, revision: i64) {
-        let RedisMetrics { calls, errors, retries, reconnects, connected, revisions } = &self.redis;
+        let RedisMetrics { calls, errors, unreadable, retries, reconnects, connected, revisions } =
+            &self.redis;
         for function in functions.chain(["connect"]) {
             for kind in RedisError::ALL {
                 errors.with_label_values(&[function, kind.label()]);
@@ -319,9 +327,10 @@ impl Metrics {
         }
         revisions.with_label_values(&["library"]).set(revision);
         revisions.with_label_values(&["server"]);
-        let registered: [Box<dyn Collector>; 6] = [
+        let registered: [Box<dyn Collector>; 7] = [
             Box::new(calls.clone()),
             Box::new(errors.clone()),
+            Box::new(unreadable.clone()),
             Box::new(retries.clone()),
             Box::new(reconnects.clone()),
             Box::new(connected.clone()),
@@ -408,6 +417,11 @@ impl Metrics {
     /// An attempt of a Redis Function, or to `connect`, failed.
     pub fn redis_error(&self, function: &'static str, kind: RedisError) {
         self.redis.errors.with_label_values(&[function, kind.label()]).inc();
+    }
+
+    /// A message in Redis could not be read.
+    pub fn unreadable(&self, reason: Unread) {
+        self.redis.unreadable.with_label_values(&[reason.label()]).inc();
     }
 
     /// An attempt is made again.

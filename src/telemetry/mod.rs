@@ -8,7 +8,7 @@ mod metrics;
 mod sampled;
 mod spans;
 
-pub use labels::{MessageEvent, Readiness, RedisError, Refusal, Returned, SendOutcome};
+pub use labels::{MessageEvent, Readiness, RedisError, Refusal, Returned, SendOutcome, Unread};
 pub use logs::{LogFormat, Settings, Telemetry, TelemetryError, TraceExport};
 pub use metrics::{Listening, Metrics, Operation};
 pub use spans::{CallSpan, link_to, trace_of};

@@ -295,11 +295,15 @@ mod tests {
         mail.notices = vec![samples::notice("carol")];
         let outcome = answered(mail);
         let bodies: Vec<_> = opened(&outcome.text).into_iter().map(|(_, body)| body).collect();
-        assert_eq!(bodies, NASTY);
+        assert_eq!(bodies, *NASTY);
         let answer = structured(&outcome);
-        let texts: Vec<_> =
-            answer["messages"].as_array().unwrap().iter().map(|one| &one["text"]).collect();
-        assert_eq!(texts, NASTY);
+        let texts: Vec<_> = answer["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["text"].as_str().unwrap())
+            .collect();
+        assert_eq!(texts, *NASTY);
         assert_eq!(answer["remaining"], 3);
         assert_eq!(answer["busy"], false);
         assert_eq!(answer["receipt"], "r3c31pt");

@@ -56,6 +56,8 @@ struct Answer<'a> {
 #[derive(Serialize)]
 struct ClientView<'a> {
     client_id: &'a ClientId,
+    /// Whose words name and capabilities are: never the server's, never the user's.
+    trust: &'static str,
     name: &'a str,
     capabilities: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,6 +75,7 @@ impl<'a> From<&'a ClientEntry> for ClientView<'a> {
         };
         Self {
             client_id: &entry.client,
+            trust: "agent",
             name: &entry.profile.name,
             capabilities: &entry.profile.capabilities,
             last_seen_seconds,

@@ -40,6 +40,7 @@ impl Stop {
             | MessagingError::IdempotencyConflict { .. }
             | MessagingError::InvalidReceipt
             | MessagingError::ForeignReceipt
+            | MessagingError::Unreadable { .. }
             | MessagingError::ForeignClient { .. } => Self::Refused(error.to_string()),
             MessagingError::Queue(cause) => {
                 log(&cause);

@@ -94,6 +94,14 @@ fn shown(look: TaskLook) -> Task {
             let message = format!("Waiting for the reply to message_id {}.", task.wait);
             return show(&task, TaskState::Working, message, task.created_ms);
         }
+        TaskProgress::Unreadable(why) => {
+            let message = format!(
+                "The reply to message_id {} came, and it {why}. It is not lost: ask again, or see get_messages \
+                 later, once that is mended. Tell whoever runs this server.",
+                task.wait
+            );
+            return show(&task, TaskState::Working, message, task.created_ms);
+        }
         TaskProgress::Cancelled => {
             let message = String::from("Given up. A reply will be in get_messages.");
             let at_ms = task.cancelled_ms.unwrap_or(task.now_ms);

@@ -1,6 +1,6 @@
 //! `send_message_and_wait`: ask, and have the answer.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -155,6 +155,14 @@ fn render(asked: Asked, terms: &Terms) -> Result<ToolOutcome, Stop> {
             text.push_str(if terms.waits { "No reply yet: " } else { "Sent without waiting: " });
             accepted_line(&mut text, &terms.recipient, &asked.sent);
             text.push_str(". A reply will be in get_messages; don't send it again.\n");
+        }
+        Reply::Unreadable(why) => {
+            let _ = write!(text, "{} replied, and the reply {why}: ", terms.recipient.expose());
+            accepted_line(&mut text, &terms.recipient, &asked.sent);
+            text.push_str(
+                ". The reply is not lost: it will be in get_messages once that is mended; don't send it again. \
+                 Tell whoever runs this server.\n",
+            );
         }
         Reply::AskAgain => {
             text.push_str("No reply yet, and this server restarts: ");

@@ -69,11 +69,24 @@ def test_a_server_starts_with_the_master_keys_and_not_without(tmp_path):
     assert done.returncode == 0 and MASTER_KEYS.split(":")[1] not in done.stdout, done.stderr
 
 
+def test_with_a_mode_texts_are_sealed_with_the_secret_and_not_without(tmp_path):
+    values = {"redis": {"url": "redis://h"}, "encryption": {"existingSecret": "texts"}, "config": {"encryption": {"mode": "require"}}}
+    docs = chart.render(values)
+    environment = {"REDIS_URL": "redis://h"}
+    done = check_config(docs, tmp_path, environment)
+    assert done.returncode == 78 and "encryption.keys" in done.stderr, done.stderr
+    secret = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
+    done = check_config(docs, tmp_path, {**environment, "MCP_MESSAGING__ENCRYPTION__KEYS": f"e1:{secret}"})
+    assert done.returncode == 0 and secret not in done.stdout and 'mode = "require"' in done.stdout, done.stderr
+    env = {each["name"]: each for each in chart.container(docs)["env"]}
+    assert env["MCP_MESSAGING__ENCRYPTION__KEYS"]["valueFrom"]["secretKeyRef"] == {"name": "texts", "key": "encryption-keys"}
+
+
 def test_every_setting_can_be_set(tmp_path):
     """All of default.toml but what the chart decides comes through it unchanged in kind."""
     with open(chart.ROOT / "deploy" / "config" / "default.toml", "rb") as file:
         defaults = tomllib.load(file)
-    for section, key in (("http", "host"), ("http", "port"), ("http", "allowed_hosts"), ("http", "drain_seconds"), ("ops", "listen"), ("auth", "mode"), ("auth", "master_keys"), ("auth", "master_keys_file"), ("queue", "backend"), ("redis", "url")):
+    for section, key in (("http", "host"), ("http", "port"), ("http", "allowed_hosts"), ("http", "drain_seconds"), ("ops", "listen"), ("auth", "mode"), ("auth", "master_keys"), ("auth", "master_keys_file"), ("encryption", "keys"), ("encryption", "keys_file"), ("queue", "backend"), ("redis", "url")):
         del defaults[section][key]
     docs = chart.render({"redis": {"url": "redis://h"}, "config": {section: keys for section, keys in defaults.items() if keys}})
     done = check_config(docs, tmp_path, {"REDIS_URL": "redis://h", "MCP_MESSAGING__AUTH__MASTER_KEYS": MASTER_KEYS})

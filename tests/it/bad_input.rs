@@ -441,6 +441,19 @@ fn a_mistake_in_the_configuration_stops_the_start_with_one_line_that_names_it() 
         (&["migrate"], &[("REDIS_URL", "redis://:hunter2@127.0.0.1:port")], "REDIS_URL"),
         (&["check-config"], &[("REDIS_URL", "redis://:hunter2@127.0.0.1:port")], "REDIS_URL"),
         (&["migrate"], &[], "REDIS_URL"),
+        (
+            &[],
+            &[("REDIS_URL", "redis://127.0.0.1:1"), ("MCP_MESSAGING__ENCRYPTION__KEYS", "hunter2")],
+            "encryption.keys",
+        ),
+        (
+            &["check-config"],
+            &[
+                ("REDIS_URL", "redis://127.0.0.1:1"),
+                ("MCP_MESSAGING__ENCRYPTION__KEYS_FILE", "/no/such/keys"),
+            ],
+            "encryption.keys_file /no/such/keys",
+        ),
     ] {
         let (code, said) = run(arguments, variables);
         let what = format!("{arguments:?} {variables:?}: {said}");

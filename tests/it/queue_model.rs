@@ -161,6 +161,7 @@ fn sent(answer: &Result<Sent, QueueError>) -> String {
             | QueueError::IdempotencyConflict { .. }
             | QueueError::Unavailable { .. }
             | QueueError::Timeout
+            | QueueError::Unreadable { .. }
             | QueueError::Contract { .. }),
         ) => format!("{error:?}"),
     }

@@ -35,6 +35,34 @@ async fn nothing_that_a_client_says_is_logged_over_redis_as_a_rule() {
     with_redis(USUAL).await;
 }
 
+/// What clients say to each other, as far as it is accepted.
+const BODIES: [&str; 7] = [
+    "canary-body",
+    "canary-one",
+    "canary-two",
+    "canary-question",
+    "canary-news",
+    "canary-later",
+    "canary-held",
+];
+
+#[tokio::test]
+async fn no_text_is_written_by_redis_once_texts_are_sealed() {
+    let key = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+    for (variables, written) in
+        [(vec![], true), (vec![("MCP_MESSAGING__ENCRYPTION__KEYS", key)], false)]
+    {
+        let redis = RedisServer::start(Persistence::AppendOnly);
+        let replica = Replica::with(&redis.url(), &variables).await;
+        say_everything(&replica).await;
+        let files = redis.files();
+        for body in BODIES {
+            let found = files.windows(body.len()).any(|bytes| bytes == body.as_bytes());
+            assert_eq!(found, written, "{body}, with {} settings", variables.len());
+        }
+    }
+}
+
 async fn with_memory(level: &str) {
     let mut replica = Replica::start(&[("LOG_LEVEL", level)]);
     let secrets = say_everything(&replica).await;

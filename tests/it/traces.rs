@@ -18,28 +18,33 @@ use serde_json::json;
 use crate::support::{Persistence, RedisServer, Replica};
 
 /// An OTLP receiver over HTTP.
-struct Collector {
+pub(crate) struct Collector {
     port: u16,
+    /// All that came, resources and names of attributes included.
+    raw: Arc<Mutex<Vec<u8>>>,
     spans: Arc<Mutex<Vec<Span>>>,
     /// `service.instance.id` of who sent them.
     instances: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Collector {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let spans = Arc::<Mutex<Vec<Span>>>::default();
         let into = Arc::clone(&spans);
+        let raw = Arc::<Mutex<Vec<u8>>>::default();
+        let everything = Arc::clone(&raw);
         let instances = Arc::<Mutex<BTreeSet<String>>>::default();
         let names = Arc::clone(&instances);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, into) = (stream.unwrap(), Arc::clone(&into));
-                let names = Arc::clone(&names);
+                let (names, everything) = (Arc::clone(&names), Arc::clone(&everything));
                 std::thread::spawn(move || {
                     let mut stream = BufReader::new(stream);
                     while let Some(body) = body(&mut stream) {
+                        everything.lock().unwrap().extend_from_slice(&body);
                         let request = ExportTraceServiceRequest::decode(&*body).unwrap();
                         names.lock().unwrap().extend(request.resource_spans.iter().map(instance));
                         let scopes = request.resource_spans.into_iter().flat_map(|r| r.scope_spans);
@@ -50,7 +55,28 @@ impl Collector {
                 });
             }
         });
-        Self { port, spans, instances }
+        Self { port, raw, spans, instances }
+    }
+
+    /// Where it listens.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// All that came, as far as it is text.
+    pub(crate) fn everything(&self) -> String {
+        String::from_utf8_lossy(&self.raw.lock().unwrap()).into_owned()
+    }
+
+    /// All spans, as soon as one of this trace is among them.
+    pub(crate) async fn spans_to(&self, trace: u128) -> Vec<Span> {
+        for count in 1.. {
+            let spans = self.spans(count).await;
+            if spans.iter().any(|span| span.trace_id == trace.to_be_bytes()) {
+                return spans;
+            }
+        }
+        unreachable!("waiting for spans ends by itself")
     }
 
     async fn spans(&self, count: usize) -> Vec<Span> {
@@ -97,7 +123,7 @@ fn body(stream: &mut impl BufRead) -> Option<Vec<u8>> {
 async fn a_message_links_the_reader_to_its_sender_across_replicas() {
     let collector = Collector::start();
     let redis = RedisServer::start(Persistence::None);
-    let endpoint = format!("http://127.0.0.1:{}", collector.port);
+    let endpoint = collector.endpoint();
     let variables =
         [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
     let one = Replica::with(&redis.url(), &variables).await;

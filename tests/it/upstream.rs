@@ -28,7 +28,7 @@ on_every_store!(
     a_conversation_that_expects_no_answer_does_not_wait,
     older_names_of_the_own_id_and_arguments_nobody_knows_are_understood,
     the_tools_of_the_first_release_are_called_by_their_names,
-    the_session_list_keeps_its_shape_and_lets_dashboards_of_other_origins_read_it,
+    the_session_list_keeps_its_shape_and_lets_dashboards_of_allowed_origins_read_it,
 );
 
 /// A call that runs while the test goes on.
@@ -202,7 +202,7 @@ async fn a_check_in_says_when_it_was_and_ends_and_every_replica_knows_it(store: 
     let profile = json!({"client_id": "alice", "name": "Alice", "capabilities": "reviews"});
     assert_eq!(alice.call("checkin_client", profile).await["present_seconds"], 2);
     let seen = bob.call("list_clients", json!({})).await;
-    let row = json!({"client_id": "alice", "name": "Alice", "capabilities": "reviews",
+    let row = json!({"client_id": "alice", "trust": "agent", "name": "Alice", "capabilities": "reviews",
         "last_seen_seconds": 0, "waiting": false, "queued": 0});
     assert_eq!(seen["clients"], json!([row]));
     sleep(Duration::from_millis(1100)).await;
@@ -393,10 +393,12 @@ async fn the_tools_of_the_first_release_are_called_by_their_names(store: Store) 
     assert_eq!(slash.call("list_clients", json!({})).await["clients"][0]["client_id"], "alice");
 }
 
-async fn the_session_list_keeps_its_shape_and_lets_dashboards_of_other_origins_read_it(
+async fn the_session_list_keeps_its_shape_and_lets_dashboards_of_allowed_origins_read_it(
     store: Store,
 ) {
-    let (site, alice, bob) = two(store).await;
+    let origin = "https://dashboard.example";
+    let site = store.with(&[("MCP_MESSAGING__HTTP__ALLOWED_ORIGINS", origin)]).await;
+    let (alice, bob) = (site.here().agent("alice"), site.there().agent("bob"));
     let profile = json!({"client_id": "alice", "name": "Alice", "capabilities": "reviews"});
     alice.call("checkin_client", profile).await;
     bob.send("alice", "1").await;
@@ -405,10 +407,9 @@ async fn the_session_list_keeps_its_shape_and_lets_dashboards_of_other_origins_r
     let reader = meanwhile(&site.here().agent("dave"), "get_messages", reading("dave"));
     site.here().waiters(1).await;
     let url = format!("http://{}/api/sessions", site.there().address());
-    let origin = "https://dashboard.example";
     let answer = alice.http.get(&url).header("origin", origin).send().await.unwrap();
     assert_eq!(answer.status().as_u16(), 200);
-    assert_eq!(answer.headers()["access-control-allow-origin"], "*");
+    assert_eq!(answer.headers()["access-control-allow-origin"], origin);
     let body: Value = answer.json().await.unwrap();
     let rows = body["messagingClients"].as_array().unwrap();
     let row = |id: &str| rows.iter().find(|row| row["client_id"] == id).unwrap_or(&Value::Null);
@@ -435,7 +436,7 @@ async fn the_session_list_keeps_its_shape_and_lets_dashboards_of_other_origins_r
         .await
         .unwrap();
     assert!(asked.status().is_success(), "{}", asked.status());
-    assert_eq!(asked.headers()["access-control-allow-origin"], "*");
+    assert_eq!(asked.headers()["access-control-allow-origin"], origin);
     let methods = asked.headers()["access-control-allow-methods"].to_str().unwrap();
     assert!(methods.contains("GET") && methods.contains("OPTIONS"), "{methods}");
 }

@@ -66,6 +66,11 @@
 {{- if and (eq .root.Values.auth.mode "key") (not (include "mcp-messaging.masterKeysFile" .root)) -}}
 {{- $_ := set $env "MCP_MESSAGING__AUTH__MASTER_KEYS" (dict "valueFrom" (dict "secretKeyRef" (dict "name" (include "mcp-messaging.masterKeys" .root) "key" .root.Values.auth.secretKey))) -}}
 {{- end -}}
+{{- with .root.Values.encryption -}}
+{{- if .existingSecret -}}
+{{- $_ := set $env "MCP_MESSAGING__ENCRYPTION__KEYS" (dict "valueFrom" (dict "secretKeyRef" (dict "name" .existingSecret "key" .secretKey))) -}}
+{{- end -}}
+{{- end -}}
 {{- if .root.Values.redis.caSecret -}}
 {{- $_ := set $env "SSL_CERT_FILE" (dict "value" "/etc/mcp-messaging/ca/ca.crt") -}}
 {{- end -}}

@@ -6,7 +6,6 @@ use super::{
     RedisQueue, count,
     functions::Operation,
     keys::InboxKeys,
-    messages,
     record::Handed,
     reply::{Answer, contract},
 };
@@ -29,7 +28,7 @@ impl RedisQueue {
         let look = async || {
             let names = vec![keys.queue(), keys.meta()];
             let value = self.call(Operation::Browse, keys.bucket, names, limits.clone()).await?;
-            browsed(Answer::new(value)?)
+            self.browsed(inbox, Answer::new(value)?)
         };
         let (sweep_due, found) = look().await?;
         if !sweep_due {
@@ -40,21 +39,21 @@ impl RedisQueue {
         self.call(Operation::Fates, keys.bucket, keys.all(), args).await?;
         Ok(look().await?.1)
     }
-}
 
-/// Whether a sweep is due, and what there is.
-fn browsed(mut answer: Answer) -> Result<(bool, Browsed), QueueError> {
-    let now_ms = answer.count()?;
-    let sweep_due = answer.integer()? == 1;
-    let queued = answer.count()?;
-    let leased = answer.count()?;
-    let due = answer.millis()?;
-    let newest = Stamp(answer.count()?);
-    let seen_us = answer.count()?;
-    let attempts = u32::try_from(answer.count()?).map_err(|_| contract("too many attempts"))?;
-    let returned = (answer.integer()? == 1).then_some((Stamp(seen_us), attempts));
-    let next = Handed { now_ms, seen_us, attempt: attempts + 1 };
-    let arrivals = Arrivals { newest, returned };
-    let messages = messages(answer, next)?;
-    Ok((sweep_due, Browsed { messages, queued, leased, arrivals, due }))
+    /// Whether a sweep is due, and what there is.
+    fn browsed(&self, inbox: &Inbox, mut answer: Answer) -> Result<(bool, Browsed), QueueError> {
+        let now_ms = answer.count()?;
+        let sweep_due = answer.integer()? == 1;
+        let queued = answer.count()?;
+        let leased = answer.count()?;
+        let due = answer.millis()?;
+        let newest = Stamp(answer.count()?);
+        let seen_us = answer.count()?;
+        let attempts = u32::try_from(answer.count()?).map_err(|_| contract("too many attempts"))?;
+        let returned = (answer.integer()? == 1).then_some((Stamp(seen_us), attempts));
+        let next = Handed { now_ms, seen_us, attempt: attempts + 1 };
+        let arrivals = Arrivals { newest, returned };
+        let messages = self.read(inbox, answer, next)?.readable()?;
+        Ok((sweep_due, Browsed { messages, queued, leased, arrivals, due }))
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 const SOURCE: &str = include_str!("../../../migrations/functions/mb1.lua");
 
 /// The revision of [`SOURCE`]; a test holds it to the file.
-pub(super) const REVISION: i64 = 6;
+pub(super) const REVISION: i64 = 7;
 
 /// One function of the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,9 +19,11 @@ pub(super) enum Operation {
     Ack,
     Release,
     Extend,
+    Unfetch,
     Leave,
     WaitOpen,
     WaitTake,
+    WaitUntake,
     WaitDone,
     WaitClose,
     TaskOpen,
@@ -48,15 +50,17 @@ pub(super) enum Operation {
 
 impl Operation {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Self; 30] = [
+    pub(super) const ALL: [Self; 32] = [
         Self::Send,
         Self::Fetch,
         Self::Ack,
         Self::Release,
         Self::Extend,
+        Self::Unfetch,
         Self::Leave,
         Self::WaitOpen,
         Self::WaitTake,
+        Self::WaitUntake,
         Self::WaitDone,
         Self::WaitClose,
         Self::TaskOpen,
@@ -89,9 +93,11 @@ impl Operation {
             Self::Ack => "mb1_ack",
             Self::Release => "mb1_release",
             Self::Extend => "mb1_extend",
+            Self::Unfetch => "mb1_unfetch",
             Self::Leave => "mb1_leave",
             Self::WaitOpen => "mb1_wait_open",
             Self::WaitTake => "mb1_wait_take",
+            Self::WaitUntake => "mb1_wait_untake",
             Self::WaitDone => "mb1_wait_done",
             Self::WaitClose => "mb1_wait_close",
             Self::TaskOpen => "mb1_task_open",

@@ -32,6 +32,7 @@ use super::{
     library::MAY_NOT_LOAD,
     packed::Packed,
     reply::{self, Failure},
+    seal::Seal,
 };
 use crate::{
     queue::{QueueError, Unready},
@@ -45,6 +46,8 @@ pub struct RedisSettings {
     pub url: String,
     /// How the URLs of TLS (`rediss://`) are spoken to; without it as the client library thinks best.
     pub tls: Option<Arc<ClientConfig>>,
+    /// How texts are sealed and opened.
+    pub seal: Seal,
     /// One attempt to connect.
     pub connect_timeout: Duration,
     /// One attempt of a command.
@@ -69,6 +72,7 @@ impl Default for RedisSettings {
         Self {
             url: "redis://127.0.0.1:6379".to_owned(),
             tls: None,
+            seal: Seal::default(),
             connect_timeout: Duration::from_secs(2),
             command_timeout: Duration::from_secs(2),
             retry_for: Duration::from_secs(3),
@@ -85,6 +89,7 @@ impl std::fmt::Debug for RedisSettings {
             .field("command_timeout", &self.command_timeout)
             .field("retry_for", &self.retry_for)
             .field("confirm", &self.confirm)
+            .field("seal", &self.seal)
             .finish_non_exhaustive()
     }
 }
@@ -378,6 +383,7 @@ impl Link {
                 | QueueError::Contract { .. }
                 | QueueError::InboxFull { .. }
                 | QueueError::TooManyWaits { .. }
+                | QueueError::Unreadable { .. }
                 | QueueError::IdempotencyConflict { .. } => Readiness::StoreFailed,
             };
             return Err(unready(reason, cause));

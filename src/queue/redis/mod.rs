@@ -17,10 +17,12 @@ mod link;
 mod packed;
 mod record;
 mod reply;
+mod seal;
 mod send;
 mod subscriber;
 mod survey;
 mod tasks;
+mod unread;
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -32,6 +34,7 @@ use fred::types::Value;
 use tokio_util::task::TaskTracker;
 
 pub use link::{Confirm, RedisSettings};
+pub use seal::{Seal, Sealing};
 
 use self::{
     confirm::Confirming,
@@ -237,12 +240,18 @@ impl QueueBackend for RedisQueue {
         let [now_ms, remaining, due_ms, seen_us, attempt, upto] = numbers.map(record::whole);
         let due = (due >= 0.0).then(|| Duration::from_millis(due_ms));
         let (attempt, upto) = (u32::try_from(attempt).unwrap_or(u32::MAX), Stamp(upto));
-        let notices_due = look_up == 1;
+        let (notices_due, mut remaining) = (look_up == 1, remaining);
         let outcome = match kind {
             0 => Outcome::Empty,
             1 => {
                 let handed = Handed { now_ms, seen_us, attempt };
-                Outcome::Messages(Batch { messages: messages(answer, handed)?, upto })
+                let read = self.read(inbox, answer, handed)?;
+                if read.left > 0 {
+                    remaining += read.left;
+                    Outcome::Messages(self.unfetch(inbox, request.lease, read).await?)
+                } else {
+                    Outcome::Messages(Batch { messages: read.messages, upto })
+                }
             }
             2 => Outcome::Busy,
             3 => Outcome::Superseded,
@@ -298,9 +307,16 @@ impl QueueBackend for RedisQueue {
             2 => {
                 let again = answer.integer()? == 1;
                 let handed = Handed { now_ms, seen_us: 0, attempt: 1 };
-                let mut message = messages(answer, handed)?
-                    .pop()
-                    .ok_or_else(|| contract("wait_take answered without a reply"))?;
+                let mut read = self.read(inbox, answer, handed)?;
+                if let Some(error) = read.stopped {
+                    return Err(if again {
+                        error
+                    } else {
+                        self.untake(&keys, wait, error).await?
+                    });
+                }
+                let none = || contract("wait_take answered without a reply");
+                let mut message = read.messages.pop().ok_or_else(none)?;
                 if again {
                     message.redelivered = true;
                     message.attempt += 1;
@@ -459,16 +475,4 @@ impl QueueBackend for RedisQueue {
     async fn ready(&self) -> Result<(), Unready> {
         self.link.ready(self.confirming.as_ref()).await
     }
-}
-
-fn messages(answer: Answer, handed: Handed) -> Result<Vec<crate::model::Message>, QueueError> {
-    let mut records = answer.rest();
-    let mut messages = Vec::new();
-    while let (Some(header), Some(body)) = (records.next(), records.next()) {
-        let (Some(header), Some(body)) = (header.as_bytes(), body.as_bytes()) else {
-            return Err(contract("a record is not text"));
-        };
-        messages.push(record::decode(header, body, handed)?);
-    }
-    Ok(messages)
 }

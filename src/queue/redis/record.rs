@@ -1,4 +1,4 @@
-//! Messages as they stand in Redis: a header that the functions read, and the text.
+//! Messages as they stand in Redis: a header that the functions read, and the text, which may be sealed.
 //!
 //! The layout is contract 1 and shared with `migrations/functions/mb1.lua`: version u8, flags u8, text
 //! bytes u32, expires ms f64, stamp us f64, id 16, then the tail: sender length u8, sender, in-reply-to
@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use fred::bytes::Bytes;
 
+use super::seal::{Place, Seal};
 use crate::{
     model::{Inbox, Message, MessageId, TraceParent},
-    queue::{NewMessage, QueueError},
+    queue::{NewMessage, QueueError, Stamp},
 };
 
-const COPY: u8 = 1;
+pub(super) const COPY: u8 = 1;
 const ASKS: u8 = 2;
 const REPLIES: u8 = 4;
 const TRACED: u8 = 8;
@@ -56,8 +57,16 @@ pub(super) struct Handed {
     pub(super) attempt: u32,
 }
 
-/// The message in a record.
-pub(super) fn decode(header: &[u8], text: &[u8], handed: Handed) -> Result<Message, QueueError> {
+/// The message in a record of `inbox`, and its stamp.
+///
+/// # Errors
+/// [`QueueError::Unreadable`] if the rest of the record is whole.
+pub(super) fn decode(
+    header: &[u8],
+    stored: &[u8],
+    handed: Handed,
+    (inbox, seal): (&Inbox, &Seal),
+) -> Result<(Message, Stamp), QueueError> {
     let broken = |what: &str| QueueError::Contract { detail: format!("message record: {what}") };
     if header.first() != Some(&1) {
         return Err(broken("unknown version"));
@@ -73,6 +82,7 @@ pub(super) fn decode(header: &[u8], text: &[u8], handed: Handed) -> Result<Messa
     })();
     let (flags, _expires, stamp, id) = fixed.ok_or_else(|| broken("short header"))?;
     debug_assert!(header.len() >= FIXED);
+    let whole_tail = reader.0;
     let tail = (|| {
         let len = reader.take::<1>()?[0];
         let sender = std::str::from_utf8(reader.bytes(usize::from(len))?).ok()?;
@@ -88,23 +98,26 @@ pub(super) fn decode(header: &[u8], text: &[u8], handed: Handed) -> Result<Messa
         Some((from, in_reply_to, trace))
     })();
     let (from, in_reply_to, trace) = tail.ok_or_else(|| broken("broken tail"))?;
+    let place = Place { inbox, id: id.as_bytes(), flags, tail: whole_tail };
+    let text = seal.opened(stored, place).map_err(|why| QueueError::Unreadable { id, why })?;
     let stamp_us = whole(stamp);
     let again = stamp_us <= handed.seen_us;
     let copy = flags & COPY != 0;
     let accepted_at_ms = stamp_us / 1000;
-    Ok(Message {
+    let message = Message {
         id,
         from: from.client().clone(),
         verified: flags & VERIFIED != 0,
         in_reply_to,
-        text: std::str::from_utf8(text).map_err(|_| broken("text is not UTF-8"))?.to_owned(),
+        text,
         accepted_at_ms,
         age: Duration::from_millis(handed.now_ms.saturating_sub(accepted_at_ms)),
         redelivered: again || copy,
         attempt: u32::from(copy) + if again { handed.attempt } else { 1 },
         asks: flags & ASKS != 0,
         trace,
-    })
+    };
+    Ok((message, Stamp(stamp_us)))
 }
 
 /// A stamp or time that Lua wrote as a double: a whole number below 2^53.
@@ -168,7 +181,12 @@ mod tests {
     fn a_record_gives_back_what_was_sent() {
         let sent = message();
         let handed = Handed { now_ms: 2_500, seen_us: 0, attempt: 1 };
-        let got = decode(&header(&sent, 1_000_000.0), b"hello", handed).unwrap();
+        let read = |sent: &NewMessage| {
+            let plain = (&sent.recipient, &Seal::default());
+            decode(&header(sent, 1_000_000.0), b"hello", handed, plain).unwrap()
+        };
+        let (got, stamp) = read(&sent);
+        assert_eq!((&*got.text, stamp), ("hello", Stamp(1_000_000)));
         assert_eq!(got.id, sent.id);
         assert_eq!(got.from, *sent.sender.client());
         assert_eq!(got.in_reply_to, sent.in_reply_to);
@@ -176,7 +194,7 @@ mod tests {
         assert_eq!(got.age, Duration::from_millis(1_500));
         assert!(got.asks && got.verified && !got.redelivered);
         let claimed = NewMessage { verified: false, ..sent };
-        assert!(!decode(&header(&claimed, 1_000_000.0), b"hello", handed).unwrap().verified);
+        assert!(!read(&claimed).0.verified);
     }
 
     #[test]
@@ -184,7 +202,9 @@ mod tests {
         let whole = header(&message(), 1.0);
         let handed = Handed { now_ms: 0, seen_us: 0, attempt: 1 };
         for len in 0..whole.len() {
-            assert!(decode(&whole[..len], b"hello", handed).is_err(), "{len}");
+            let cut =
+                decode(&whole[..len], b"hello", handed, (&message().recipient, &Seal::default()));
+            assert!(cut.is_err(), "{len}");
         }
     }
 }

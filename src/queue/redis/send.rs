@@ -14,6 +14,7 @@ use super::{
     packed::Packed,
     record::{self, Reader},
     reply::{self, Answer, contract},
+    seal::Place,
     text,
 };
 use crate::{
@@ -138,33 +139,49 @@ impl RedisQueue {
             options |= OWN;
             keys.extend([sender.meta(), sender.ledger(), sender.waits()]);
         }
-        let mut digest = None;
+        let seal = &self.store.settings.seal;
+        let mut digests = Vec::new().into_iter();
         if let Some(key) = &message.idempotency {
             options |= KEYED;
             keys.push(recipient.marker(key.as_bytes()));
-            digest = Some(message.content_digest());
+            digests = seal.digests(message).into_iter();
         }
         let (flags, tail) = record::encode(message);
         let limits = &self.store.limits;
-        let mut packed = Packed::new(options, flags)
-            .millis(message.ttl)
-            .number(limits.inbox_messages)
-            .number(limits.inbox_bytes)
-            .millis(limits.ledger_life)
-            .number(limits.ledger_entries)
-            .millis(message.wait.unwrap_or_default())
-            .number(limits.open_waits)
-            .bytes(message.id.as_bytes());
-        if let Some(digest) = &digest {
-            packed = packed.bytes(digest);
-        }
-        let mut args = vec![packed.value(), Value::Bytes(tail), text(&message.text)];
-        if !own {
-            args.push(candidates);
-        }
-        let slot = keys::slot(recipient.bucket);
-        let call = Call::new(Operation::Send, slot, keys, args).repeated_with(RETRY);
-        let (value, confirmed) = self.write(call).await?;
+        let place =
+            Place { inbox: &message.recipient, id: message.id.as_bytes(), flags, tail: &tail };
+        let body = Value::Bytes(seal.sealed(&message.text, place).into());
+        let mut digest = digests.next();
+        let (value, confirmed) = loop {
+            let mut packed = Packed::new(options, flags)
+                .millis(message.ttl)
+                .number(limits.inbox_messages)
+                .number(limits.inbox_bytes)
+                .millis(limits.ledger_life)
+                .number(limits.ledger_entries)
+                .millis(message.wait.unwrap_or_default())
+                .number(limits.open_waits)
+                .bytes(message.id.as_bytes());
+            if let Some(digest) = &digest {
+                packed = packed.bytes(digest);
+            }
+            let mut args = vec![packed.value(), Value::Bytes(tail.clone()), body.clone()];
+            if !own {
+                args.push(candidates.clone());
+            }
+            let slot = keys::slot(recipient.bucket);
+            let call = Call::new(Operation::Send, slot, keys.clone(), args).repeated_with(RETRY);
+            match self.write(call).await {
+                // A replica with other keys may have stored what this one would have under another digest.
+                Err(conflict @ QueueError::IdempotencyConflict { .. }) => {
+                    digest = digests.next();
+                    if digest.is_none() {
+                        return Err(conflict);
+                    }
+                }
+                written => break written?,
+            }
+        };
         let answer = value.as_bytes().unwrap_or_default();
         let too_short = || contract("send answered too little");
         let mut reader = Reader(answer);

@@ -106,13 +106,13 @@ fn a_mistake_is_told_in_one_line_and_no_secret_in_it() {
     let revoke = &["keys", "revoke", "--client", "alice"][..];
     for (arguments, variables, said) in [
         (issue, &none[..], "auth.master_keys or auth.master_keys_file must be set"),
-        (issue, &[], "auth.master_keys holds no master key"),
-        (issue, &keyed("hunter2"), "auth.master_keys must hold master keys"),
+        (issue, &[], "auth.master_keys holds no key"),
+        (issue, &keyed("hunter2"), "auth.master_keys must hold keys"),
         (issue, &file, "auth.master_keys_file /nowhere/keys: "),
         (issue, &unsaid, "auth.mode must be key when"),
         (&["serve"], &none, "auth.master_keys or auth.master_keys_file must be set"),
-        (&["serve"], &keyed("hunter2"), "auth.master_keys must hold master keys"),
-        (&["check-config"], &keyed("hunter2"), "auth.master_keys must hold master keys"),
+        (&["serve"], &keyed("hunter2"), "auth.master_keys must hold keys"),
+        (&["check-config"], &keyed("hunter2"), "auth.master_keys must hold keys"),
         (&["serve"], &revoked, "auth.revoked_keys \"hunter\" is not the id of a key"),
         (&["serve"], &audit, "log.audit needs auth.mode"),
         (revoke, &KEYED, "the servers hear of it through Redis"),

@@ -7,7 +7,10 @@ use super::{
     doors::{SECRET, doors},
     guarded, holder, key, made_with, sealed,
 };
-use crate::support::{Listener, Replica, Store};
+use crate::{
+    support::{Listener, Replica, Store},
+    traces::Collector,
+};
 
 const AUDIT: (&str, &str) = ("MCP_MESSAGING__LOG__AUDIT", "true");
 const LOUD: (&str, &str) = ("LOG_LEVEL", "info,mcp_messaging=trace,audit=trace");
@@ -92,9 +95,7 @@ async fn nothing_of_keys_and_clients_is_in_the_rest_of_the_log() {
         let log = ended(site);
         let (said, others) = sorted(&log);
         assert_eq!(!said.is_empty(), audit);
-        let mut secrets = vec!["alice", "bob", "dave", "acme", SECRET, "as alice", "mbk_"];
-        secrets.extend(tokens.iter().flat_map(|token| token.split('.')));
-        secrets.extend(MASTERS.split([',', ':']).filter(|part| part.len() > 20));
+        let secrets = secrets_of(&tokens);
         for text in others.into_iter().chain([&*metrics]) {
             for secret in &secrets {
                 assert!(!text.contains(secret), "{secret} in {text}");
@@ -104,6 +105,46 @@ async fn nothing_of_keys_and_clients_is_in_the_rest_of_the_log() {
         for secret in secrets.iter().skip(4) {
             assert!(!log.contains(secret), "{secret} in the log");
         }
+    }
+}
+
+/// What must not be anywhere but in the audit log.
+fn secrets_of(tokens: &[String]) -> Vec<&str> {
+    let mut secrets = vec!["alice", "bob", "dave", "acme", SECRET, "as alice", "mbk_"];
+    secrets.extend(tokens.iter().flat_map(|token| token.split('.')));
+    secrets.extend(MASTERS.split([',', ':']).filter(|part| part.len() > 20).map(str::trim));
+    secrets
+}
+
+#[tokio::test]
+async fn nothing_of_keys_and_clients_is_in_a_span() {
+    let collector = Collector::start();
+    let endpoint = collector.endpoint();
+    let site = guarded(
+        Store::Redis,
+        &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint), ("OTEL_BSP_SCHEDULE_DELAY", "50"), AUDIT],
+    )
+    .await;
+    let good = key("acme", "alice", "read,send,admin");
+    let wrong = [made_with(FORGED, &good), sealed(&key("acme", "bob", "read"))];
+    let tokens: Vec<String> = [sealed(&good)].into_iter().chain(wrong).collect();
+    for token in &tokens {
+        let agent = site.here().agent("somebody").with_key(token);
+        for door in doors() {
+            door.knock(&agent).await;
+        }
+        site.here().get(&format!("/api/sessions?key={token}")).await;
+    }
+    // Spans come in the order in which they end: with this one all others are there.
+    let last = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let call = json!({"name": "list_clients", "arguments": {}, "_meta": {"traceparent": last}});
+    holder(site.here(), "alice").request(1, "tools/call", call).await.unwrap();
+    let spans = collector.spans_to(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736).await;
+    assert!(spans.iter().any(|span| span.name == "tools/call get_messages"));
+    let told = collector.everything();
+    assert!(told.contains("tools/call send_message"), "what is exported is looked at");
+    for secret in secrets_of(&tokens) {
+        assert!(!told.contains(secret), "{secret} in a span");
     }
 }
 

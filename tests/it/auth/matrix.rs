@@ -115,10 +115,22 @@ async fn no_door_opens_to_what_is_no_key(store: Store) {
             assert!(!said.body.contains("mac") && !said.body.contains("m1"), "{who}");
         }
     }
-    // A key in the query is none.
-    let mut agent = site.here().agent("somebody");
-    agent.url = format!("{}?access_token={token}&key={token}", agent.url);
-    assert_eq!(doors()[0].knock(&agent).await.status, 401);
+    // A key in the URL is none, and spoils one in the header: it must be taken back.
+    for query in [format!("key={token}"), format!("x=1&{token}"), "access_token=x".to_owned()] {
+        let mut agent = holder(site.here(), "alice");
+        agent.url = format!("{}?{query}", agent.url);
+        let said = doors()[0].knock(&agent).await;
+        let who = format!("{query}: {} {}", said.status, said.body);
+        assert_eq!(said.status, 400, "{who}");
+        assert_eq!(said.challenge.as_deref(), Some("Bearer error=\"invalid_request\""), "{who}");
+        assert!(
+            said.body.contains("Authorization: Bearer") && !said.body.contains(&*token),
+            "{who}"
+        );
+        nothing_of_alice(&said, &who);
+        let (status, list) = site.here().get(&format!("/api/sessions?{query}")).await;
+        assert_eq!(status, 400, "{list}");
+    }
     untouched(&site).await;
 }
 

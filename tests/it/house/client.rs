@@ -101,6 +101,17 @@ impl Client {
         self.socket.flush().await.unwrap();
     }
 
+    /// Sends as much of it as the server takes before it hangs up.
+    pub(crate) async fn send_what_it_takes(&mut self, request: &str) {
+        drop(self.socket.write_all(request.as_bytes()).await);
+    }
+
+    /// All that comes until the server hangs up.
+    pub(crate) async fn all_that_comes(&mut self) -> String {
+        while self.more().await {}
+        self.so_far()
+    }
+
     async fn more(&mut self) -> bool {
         self.socket.read_buf(&mut self.read).await.unwrap_or(0) > 0
     }

@@ -337,6 +337,7 @@ impl Walk<'_> {
             Err(
                 error @ (QueueError::Unavailable { .. }
                 | QueueError::Timeout
+                | QueueError::Unreadable { .. }
                 | QueueError::Contract { .. }),
             ) => panic!("{error}"),
         }

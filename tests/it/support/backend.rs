@@ -3,15 +3,16 @@
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use mcp_messaging::{
-    model::{ManualClock, Message, MessageId, MessageState},
+    model::{KeyRing, ManualClock, Message, MessageId, MessageState, NamedKey},
     queue::{
         FetchRequest, Fetched, LeaseId, Limits, NewMessage, Outcome, QueueBackend, Sent,
         SentStatus, Stamp, Taken, Topic, Wakeups,
         memory::MemoryQueue,
-        redis::{RedisSettings, RedisStore},
+        redis::{RedisSettings, RedisStore, Seal, Sealing},
     },
     telemetry::Metrics,
 };
+use secrecy::ExposeSecret;
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -32,6 +33,8 @@ pub(crate) const LIMITS: Limits = Limits {
 pub(crate) struct Backend {
     pub(crate) queue: Arc<dyn QueueBackend>,
     time: Time,
+    /// What the store adds to a text.
+    pub(crate) added_bytes: usize,
     server: Option<RedisServer>,
 }
 
@@ -49,7 +52,7 @@ pub(crate) fn memory_backend() -> Backend {
 pub(crate) fn memory_backend_with(limits: Limits) -> Backend {
     let clock = ManualClock::new(1_700_000_000_000_000);
     let queue = Arc::new(MemoryQueue::new(limits, Arc::new(clock.clone())));
-    Backend { queue, time: Time::Manual(clock), server: None }
+    Backend { queue, time: Time::Manual(clock), added_bytes: 0, server: None }
 }
 
 /// The store in a Redis of its own, whose time passes as it does.
@@ -57,15 +60,38 @@ pub(crate) async fn redis_backend() -> Backend {
     redis_backend_with(LIMITS).await
 }
 
-/// [`redis_backend`] with other limits.
-pub(crate) async fn redis_backend_with(limits: Limits) -> Backend {
-    let server = RedisServer::start(Persistence::None);
-    let settings = RedisSettings { url: server.url(), ..RedisSettings::default() };
+/// [`redis_backend`], where no text lies as it was sent.
+pub(crate) async fn sealed_backend() -> Backend {
+    let keys: KeyRing = NamedKey::generate('e').expose_secret().parse().unwrap();
+    let mut backend = redis_sealed_by(Seal::new(&keys, Sealing::Require)).await;
+    // What stands before the ciphertext, with a name of nine letters, and its tag.
+    backend.added_bytes = 3 + 9 + 12 + 16;
+    backend
+}
+
+/// [`redis_backend`] that seals texts so.
+pub(crate) async fn redis_sealed_by(seal: Seal) -> Backend {
+    redis_with(RedisServer::start(Persistence::None), seal, LIMITS).await
+}
+
+/// A store in this Redis.
+pub(crate) async fn redis_with(server: RedisServer, seal: Seal, limits: Limits) -> Backend {
+    let queue = store_in(&server, seal, limits).await;
+    Backend { queue, time: Time::Real, added_bytes: 0, server: Some(server) }
+}
+
+async fn store_in(server: &RedisServer, seal: Seal, limits: Limits) -> Arc<dyn QueueBackend> {
+    let settings = RedisSettings { url: server.url(), seal, ..RedisSettings::default() };
     let metrics = Arc::new(Metrics::new().unwrap());
     let store = RedisStore::start(settings, limits, metrics, TaskTracker::new()).unwrap();
     let queue = store.queue().unwrap();
     queue.prepare().await.unwrap();
-    Backend { queue: Arc::new(queue), time: Time::Real, server: Some(server) }
+    Arc::new(queue)
+}
+
+/// [`redis_backend`] with other limits.
+pub(crate) async fn redis_backend_with(limits: Limits) -> Backend {
+    redis_with(RedisServer::start(Persistence::None), Seal::default(), limits).await
 }
 
 impl Deref for Backend {
@@ -99,6 +125,12 @@ impl Backend {
     /// The Redis behind it.
     pub(crate) fn redis(&self) -> &RedisServer {
         self.server.as_ref().expect("a backend on Redis")
+    }
+
+    /// Another replica on the same Redis, which seals texts so.
+    pub(crate) async fn beside(&self, seal: Seal) -> Self {
+        let queue = store_in(self.redis(), seal, LIMITS).await;
+        Self { queue, time: Time::Real, added_bytes: 0, server: None }
     }
 
     /// Sends what must be accepted.

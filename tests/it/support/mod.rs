@@ -11,7 +11,7 @@ mod site;
 
 pub(crate) use backend::{
     Backend, LIMITS, anything, memory_backend, memory_backend_with, redis_backend,
-    redis_backend_with, texts_of, wakes,
+    redis_backend_with, redis_sealed_by, redis_with, sealed_backend, texts_of, wakes,
 };
 pub(crate) use certificates::Authority;
 pub(crate) use listener::Listener;
@@ -29,6 +29,9 @@ macro_rules! for_each_backend {
         }
         mod on_redis {
             $( #[tokio::test] async fn $law() { super::$law(crate::support::redis_backend().await).await; } )*
+        }
+        mod on_sealed_redis {
+            $( #[tokio::test] async fn $law() { super::$law(crate::support::sealed_backend().await).await; } )*
         }
     };
 }

@@ -138,6 +138,23 @@ impl RedisServer {
         assert!(self.run(), "redis-server starts again");
     }
 
+    /// What it wrote to its files.
+    pub(crate) fn files(&self) -> Vec<u8> {
+        let mut folders = vec![self.dir.path().to_owned()];
+        let mut bytes = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    bytes.extend(std::fs::read(path).unwrap());
+                }
+            }
+        }
+        bytes
+    }
+
     /// Says a command, on a connection of its own.
     pub(crate) fn command(&self, words: &[&str]) -> Reply {
         self.talk().command(words)
