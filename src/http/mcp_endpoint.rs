@@ -117,7 +117,7 @@ async fn handle(
         reason: Some(reason),
         header: None,
     })?;
-    let admitted = credentials::admit(headers, state).await?;
+    let admitted = credentials::admit(request, state).await?;
     check_content_type(headers)?;
     let accepted = Accepted::read(headers)?;
     let (body, share) = read(headers, &connection, payload, &state.config).await?;

@@ -62,7 +62,7 @@ async fn admitted(
     request: &HttpRequest,
     state: &HttpState,
 ) -> Result<Admitted, mcp_endpoint::Refusal> {
-    let admitted = credentials::admit(request.headers(), state).await?;
+    let admitted = credentials::admit(request, state).await?;
     credentials::check_scope(&admitted, Scope::Admin)?;
     Ok(admitted)
 }

@@ -78,6 +78,7 @@ impl PreparedListen {
                 ) => {}
                 Err(
                     error @ (ResourceError::Busy
+                    | ResourceError::CallerBusy
                     | ResourceError::Unavailable
                     | ResourceError::Internal),
                 ) => {

@@ -5,6 +5,7 @@ mod clock;
 mod inbox;
 mod message;
 mod principal;
+mod rate;
 mod survey;
 mod trace;
 
@@ -13,5 +14,6 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use inbox::{Inbox, InvalidTenant, Tenant};
 pub use message::{InvalidMessageId, Message, MessageId, MessageState};
 pub use principal::{Grant, InvalidGrant, InvalidScopes, Principal, Scope, Scopes};
+pub use rate::Rate;
 pub use survey::Survey;
 pub use trace::TraceParent;

@@ -110,6 +110,11 @@ pub enum ResourceError {
     /// As many wait as may.
     #[error("this server has as many calls as it may; try again in a few seconds")]
     Busy,
+    /// The caller listens to as many inboxes as it may.
+    #[error(
+        "you listen to as many inboxes on this server as you may; end one of these subscriptions first"
+    )]
+    CallerBusy,
     /// The store is not there.
     #[error("the message store does not answer; try again")]
     Unavailable,
@@ -177,6 +182,7 @@ fn sorted(error: MessagingError) -> ResourceError {
         MessagingError::ReplicaBusy { .. } | MessagingError::Overloaded { .. } => {
             return ResourceError::Busy;
         }
+        MessagingError::CallerBusy { .. } => return ResourceError::CallerBusy,
         MessagingError::ForeignClient { .. } => return ResourceError::Foreign,
         // Rules for what is sent and fetched: nothing here does.
         MessagingError::EmptyMessage
@@ -187,6 +193,8 @@ fn sorted(error: MessagingError) -> ResourceError {
         | MessagingError::WaitOutOfRange { .. }
         | MessagingError::InboxFull { .. }
         | MessagingError::TooManyWaits { .. }
+        | MessagingError::RateLimited { .. }
+        | MessagingError::PairPaused { .. }
         | MessagingError::IdempotencyConflict { .. }
         | MessagingError::InvalidReceipt
         | MessagingError::ForeignReceipt => return ResourceError::Internal,

@@ -17,6 +17,7 @@ mod endpoint;
 mod faults;
 mod house;
 mod layers;
+mod limits;
 mod listen;
 mod listeners;
 mod metrics;

@@ -5,10 +5,10 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 use mcp_messaging::{
     model::{ManualClock, Message, MessageId, MessageState},
     queue::{
-        FetchRequest, Fetched, LeaseId, Limits, NewMessage, Outcome, QueueBackend, Sent,
-        SentStatus, Stamp, Taken, Topic, Wakeups,
+        FetchRequest, Fetched, LeaseId, LimitStore, Limits, NewMessage, Outcome, QueueBackend,
+        Sent, SentStatus, Stamp, Taken, Topic, Wakeups,
         memory::MemoryQueue,
-        redis::{RedisSettings, RedisStore},
+        redis::{RedisQueue, RedisSettings, RedisStore},
     },
     telemetry::Metrics,
 };
@@ -31,6 +31,7 @@ pub(crate) const LIMITS: Limits = Limits {
 /// A store and the way to let time pass for it.
 pub(crate) struct Backend {
     pub(crate) queue: Arc<dyn QueueBackend>,
+    pub(crate) limits: Arc<dyn LimitStore>,
     time: Time,
     server: Option<RedisServer>,
 }
@@ -49,7 +50,8 @@ pub(crate) fn memory_backend() -> Backend {
 pub(crate) fn memory_backend_with(limits: Limits) -> Backend {
     let clock = ManualClock::new(1_700_000_000_000_000);
     let queue = Arc::new(MemoryQueue::new(limits, Arc::new(clock.clone())));
-    Backend { queue, time: Time::Manual(clock), server: None }
+    let limits = Arc::<MemoryQueue>::clone(&queue);
+    Backend { queue, limits, time: Time::Manual(clock), server: None }
 }
 
 /// The store in a Redis of its own, whose time passes as it does.
@@ -65,7 +67,9 @@ pub(crate) async fn redis_backend_with(limits: Limits) -> Backend {
     let store = RedisStore::start(settings, limits, metrics, TaskTracker::new()).unwrap();
     let queue = store.queue().unwrap();
     queue.prepare().await.unwrap();
-    Backend { queue: Arc::new(queue), time: Time::Real, server: Some(server) }
+    let queue = Arc::new(queue);
+    let limits = Arc::<RedisQueue>::clone(&queue);
+    Backend { queue, limits, time: Time::Real, server: Some(server) }
 }
 
 impl Deref for Backend {
