@@ -222,19 +222,19 @@ mod tests {
         let (alice, windows) = (holder("alice"), holder("alice.*"));
         let waiters = Waiters::new(100).with_each(2, 1);
         let one = waiters.enter(Held::Wait, &alice).unwrap();
-        let _two = waiters.enter(Held::Wait, &alice).unwrap();
+        let two = waiters.enter(Held::Wait, &alice).unwrap();
         let refused = waiters.enter(Held::Wait, &alice).map(|_seat| ()).unwrap_err();
         assert_eq!(refused, MessagingError::CallerBusy { held: Held::Wait, open: 2 });
         assert_eq!(waiters.count(), 2, "who was refused has no place");
-        let _listens = waiters.enter(Held::Listen, &alice).unwrap();
+        let listens = waiters.enter(Held::Listen, &alice).unwrap();
         assert!(waiters.enter(Held::Listen, &alice).is_err());
-        let _others = waiters.enter(Held::Wait, &windows).unwrap();
+        let others = waiters.enter(Held::Wait, &windows).unwrap();
         let nobody: Vec<_> =
             (0..9).map(|_| waiters.enter(Held::Wait, &Principal::anyone()).unwrap()).collect();
         drop((one, nobody));
         let again = waiters.enter(Held::Wait, &alice);
         assert!(again.is_ok());
-        drop((again, _two, _listens, _others));
+        drop((again, two, listens, others));
         assert!(waiters.callers.now.lock().unwrap().is_empty(), "nobody is remembered");
     }
 

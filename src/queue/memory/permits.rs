@@ -64,7 +64,7 @@ impl Limiter {
         }
         match rate.take(&mut state.until_us, now_us, need, want) {
             Ok(granted) => Permits::Granted(granted),
-            Err(wait) => Permits::Later(wait),
+            Err(later) => Permits::Later(later),
         }
     }
 
