@@ -5,6 +5,7 @@
 mod auth;
 mod commands;
 pub mod keys;
+pub mod pairs;
 mod settings;
 
 use std::{
@@ -21,11 +22,13 @@ use crate::{
     config::{Backend, Config, ConfigError},
     http::{self, HttpState},
     mcp::{McpServer, Offer},
-    messaging::{MessagingService, Waiters, keep_sampled, keep_watching_readiness},
+    messaging::{
+        Limiter, MessagingService, Stocks, Waiters, keep_sampled, keep_watching_readiness,
+    },
     model::SystemClock,
     prompts,
     queue::{
-        CredentialStore, QueueBackend, QueueError,
+        CredentialStore, LimitStore, QueueBackend, QueueError,
         memory::MemoryQueue,
         redis::{RedisQueue, RedisStore},
     },
@@ -76,6 +79,9 @@ pub enum StartError {
         /// What is wrong with them.
         cause: TlsError,
     },
+    /// A command about pairs.
+    #[error("pairs: {0}")]
+    Pairs(String),
     /// A command about keys.
     #[error("keys: {0}")]
     Keys(String),
@@ -107,7 +113,7 @@ enum Store {
     Redis(Box<RedisStore>),
 }
 
-type Ways = (Arc<dyn QueueBackend>, Option<Arc<dyn CredentialStore>>);
+type Ways = (Arc<dyn QueueBackend>, Arc<dyn LimitStore>, Option<Arc<dyn CredentialStore>>);
 
 impl Store {
     fn open(
@@ -130,13 +136,16 @@ impl Store {
         })
     }
 
-    /// A way to the mail, and to what is kept about keys if the store keeps that.
+    /// A way to the mail, to shared limits, and to what is kept about keys if the store keeps that.
     fn queue(&self) -> Result<Ways, QueueError> {
         Ok(match self {
-            Self::Memory(queue) => (Arc::<MemoryQueue>::clone(queue), None),
+            Self::Memory(queue) => {
+                (Arc::<MemoryQueue>::clone(queue), Arc::<MemoryQueue>::clone(queue), None)
+            }
             Self::Redis(store) => {
                 let queue = store.queue()?;
-                (Arc::new(queue.clone()), Some(Arc::new(queue)))
+                let shared = Arc::new(queue);
+                (Arc::<RedisQueue>::clone(&shared), Arc::<RedisQueue>::clone(&shared), Some(shared))
             }
         })
     }
@@ -154,8 +163,9 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
     let (settling, background) = (TaskTracker::new(), TaskTracker::new());
     let store = Store::open(config, &metrics, &background)?;
     attend(config, &store, &metrics, &leaving, &background)?;
-    let waiters =
-        Waiters::new(config.limits.replica_waiters).with_running(config.limits.replica_calls);
+    let waiters = Waiters::new(config.limits.replica_waiters)
+        .with_running(config.limits.replica_calls)
+        .with_each(config.limits.principal_waits, config.limits.principal_listens);
     metrics.watch_waiters(&waiters.gauge());
     let (rules, http_config) =
         (Arc::new(settings::rules(config)), Arc::new(settings::http(config)?));
@@ -165,8 +175,9 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
         let (leaving, stop) = (leaving.clone(), stop.clone());
         let (http_config, settling) = (Arc::clone(&http_config), settling.clone());
         let auth = Arc::new(auth::Auth::read(config)?);
+        let (send_limits, stocks) = (settings::send_limits(config), Stocks::default());
         move || {
-            let (queue, credentials) = match store.queue() {
+            let (queue, limits, credentials) = match store.queue() {
                 Ok(ways) => ways,
                 // The same settings opened the store above.
                 Err(error) => unreachable!("a worker cannot open the store: {error}"),
@@ -177,7 +188,8 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
                 waiters.clone(),
                 settling.clone(),
                 Arc::clone(&metrics),
-            );
+            )
+            .limited_by(Limiter::new(limits, send_limits, stocks.clone()));
             let offer = Offer {
                 instructions: tools::INSTRUCTIONS,
                 tools: tools::registry(messaging.clone()),
@@ -271,6 +283,11 @@ fn note_limits(config: &Config, metrics: &Metrics) {
         ("connections", config.http.max_connections as u64),
         ("replica_waiters", limits.replica_waiters as u64),
         ("client_waits", limits.client_waits),
+        ("principal_waits", limits.principal_waits as u64),
+        ("principal_listens", limits.principal_listens as u64),
+        ("principal_messages_per_minute", limits.principal_messages_per_minute.into()),
+        ("tenant_messages_per_minute", limits.tenant_messages_per_minute.into()),
+        ("pair_messages", limits.pair_messages.into()),
         ("recipients", limits.recipients as u64),
         ("message_bytes", limits.message_bytes as u64),
         ("inbox_messages", limits.inbox_messages),

@@ -152,6 +152,7 @@ impl Config {
             .list_separator(",")
             .with_list_parse_key("http.allowed_hosts")
             .with_list_parse_key("http.allowed_origins")
+            .with_list_parse_key("http.trusted_proxies")
             .with_list_parse_key("auth.revoked_keys")
             .source(Some(environment.clone()));
         // The long name wins over the short one: it is the more particular.
@@ -289,6 +290,19 @@ mod tests {
             (&[("MESSAGE_TTL_SECONDS", "0")], "messaging.ttl_seconds"),
             (&[("MCP_MESSAGING__MESSAGING__DEFAULT_WAIT_SECONDS", "999")], "default_wait_seconds"),
             (&[("MCP_MESSAGING__OPS__LISTEN", "9090")], "ops.listen"),
+            (
+                &[("MCP_MESSAGING__LIMITS__PRINCIPAL_MESSAGES_AT_ONCE", "99")],
+                "limits.principal_messages_at_once",
+            ),
+            (
+                &[
+                    ("MCP_MESSAGING__LIMITS__TENANT_MESSAGES_PER_MINUTE", "60"),
+                    ("MCP_MESSAGING__LIMITS__TENANT_MESSAGES_AT_ONCE", "99"),
+                ],
+                "limits.tenant_messages_at_once",
+            ),
+            (&[("MCP_MESSAGING__LIMITS__PAIR_PAUSE_SECONDS", "0")], "limits.pair_pause_seconds"),
+            (&[("MCP_MESSAGING__HTTP__FORWARDED_HEADER", "x-real-ip")], "http.forwarded_header"),
             (&[("MCP_MESSAGING__HTTP__TLS_KEY_FILE", "k")], "http.tls_certificate_file"),
             (
                 &[

@@ -56,6 +56,11 @@ enum Command {
         #[command(subcommand)]
         command: app::keys::KeysCommand,
     },
+    /// Lists pairs of clients that are paused because they look like a loop, and ends a pause.
+    Pairs {
+        #[command(subcommand)]
+        command: app::pairs::PairsCommand,
+    },
     /// Asks the server on this machine whether it is ready: exit code 0 or 1.
     Healthcheck,
     /// Looks at an installation from outside, as a client does, and says what to mend: exit code 0 or 1.
@@ -135,7 +140,8 @@ fn main() -> ExitCode {
             | Command::Migrate
             | Command::CheckConfig
             | Command::Healthcheck
-            | Command::Keys { .. },
+            | Command::Keys { .. }
+            | Command::Pairs { .. },
         )
         | None => None,
     };
@@ -163,6 +169,7 @@ fn main() -> ExitCode {
         Command::Migrate => app::migrate(&config),
         Command::CheckConfig => app::check_config(&config),
         Command::Keys { command } => app::keys::run(&config, command),
+        Command::Pairs { command } => app::pairs::run(&config, &command),
         Command::Healthcheck => app::healthcheck(&config),
         Command::Doctor { .. } | Command::Demo { .. } => Ok(()), // done above
     };

@@ -165,6 +165,11 @@ impl Bench {
             command.env("MCP_MESSAGING__HTTP__WORKERS", self.options.workers.to_string());
             command.env("MCP_MESSAGING__LIMITS__INBOX_MESSAGES", "1000000");
             command.env("MCP_MESSAGING__LIMITS__INBOX_BYTES", "1000000000");
+            // Permits are taken as always, and there are always some.
+            for limit in ["PER_MINUTE", "AT_ONCE"] {
+                let name = format!("MCP_MESSAGING__LIMITS__PRINCIPAL_MESSAGES_{limit}");
+                command.env(name, "60000000");
+            }
             command.env("LOG_LEVEL", &self.options.log);
             command.envs(variables.iter().copied());
             match redis {

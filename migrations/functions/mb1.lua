@@ -1,5 +1,5 @@
 #!lua name=mb1
--- mb1: the mailbox, contract 1. rev: 7
+-- mb1: the mailbox, contract 1. rev: 8
 -- Every operation of the store is one of these functions, on the keys of one hash slot. They are
 -- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
 -- QueueBackend (src/queue/mod.rs).
@@ -7,7 +7,7 @@
 -- Redis does not roll back a function that fails half way. So every check runs before the first
 -- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
 -- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
-local REVISION = 7
+local REVISION = 8
 local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
 local DROP_MAX = 512       -- expired messages dropped from the head in one call
 local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
@@ -372,7 +372,7 @@ local function crowded_at(n, ledger_max) return floor(max(n, ledger_max) * 1.25)
 -- Writes one entry of the sender's ledger. -> 1 if the sender has something to look up; 2 if it is full of
 -- open entries, so that this one could not be written; 3 if both
 local function remember(m, l, id, recipient, stamp, exp, parked, now, keep, ledger_max)
-  local f = call('HMGET', m, 'lx', 'sn', 'c', 'ln')
+  local f = call('HMGET', m, 'lx', 'sn', 'c', 'ln', 'pn')
   local entry = struct.pack('>dd', stamp, exp) .. id .. '\0' .. (parked and '\1' or '\0') .. recipient
   local n = call('RPUSH', l, entry)
   if n > ledger_max * 4 then
@@ -386,7 +386,7 @@ local function remember(m, l, id, recipient, stamp, exp, parked, now, keep, ledg
   if num(f[2]) + SEEN_EVERY <= now then set[#set + 1] = 'sn'; set[#set + 1] = fmt(now) end
   local prolonged = (#set > 0 or c.k <= now) and save(m, c, now, keep, unpack(set))
   if prolonged or n == 1 then call('PEXPIRE', l, fmt(keep + keep / 2)) end
-  if f[1] and tonumber(f[1]) <= now then return 1 end
+  if num(f[5]) > now or (f[1] and tonumber(f[1]) <= now) then return 1 end
   if n <= ledger_max or n < num(f[4]) then return 0 end
   call('HSET', m, 'ln', fmt(crowded_at(n, ledger_max)))
   return 1
@@ -542,7 +542,7 @@ local function fetch(keys, a)
   local lease = string.sub(packed, FETCH_SIZE + 1, FETCH_SIZE + 16)
   local waiting, session = string.sub(packed, FETCH_SIZE + 17, FETCH_SIZE + 32), string.sub(packed, FETCH_SIZE + 33)
   local us, now = clock()
-  local f = call('HMGET', m, 'c', 'l', 'wx', 'wu', 'sn', 'lx', 'ws', 'wn')
+  local f = call('HMGET', m, 'c', 'l', 'wx', 'wu', 'sn', 'lx', 'ws', 'wn', 'pn')
   local c, l, set = counters(f[1]), lease_of(f[2]), {}
   local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
   if num(f[5]) + SEEN_EVERY <= now then put('sn', fmt(now)) end
@@ -557,7 +557,7 @@ local function fetch(keys, a)
   end
   local due = next_sweep and next_sweep - now or -1
   local function sooner(ms) if due < 0 or ms < due then due = ms end end
-  local look_up = 0
+  local look_up = num(f[9]) > now and 1 or 0
   if f[6] then
     if tonumber(f[6]) <= now then look_up = 1 else sooner(tonumber(f[6]) - now) end
   end
@@ -888,10 +888,10 @@ end
 -- contact: KEYS m w  ARGV 1 keep 2 peer or '' -> {look up 0/1, ids of the peer's questions handed out}
 local function contact(keys, a)
   local _, now = clock()
-  local f = call('HMGET', keys[1], 'sn', 'lx', 'c')
+  local f = call('HMGET', keys[1], 'sn', 'lx', 'c', 'pn')
   if num(f[1]) + SEEN_EVERY <= now then save(keys[1], counters(f[3]), now, tonumber(a[1]), 'sn', fmt(now)) end
   local ids = a[2] ~= '' and table.concat(asked_by(keys[2], a[2])) or ''
-  return { f[2] and tonumber(f[2]) <= now and 1 or 0, ids }
+  return { (num(f[4]) > now or (f[2] and tonumber(f[2]) <= now)) and 1 or 0, ids }
 end
 
 -- peek: KEYS q m -> {queued, leased, age ms of the oldest or -1, presence, ms}
@@ -1161,6 +1161,86 @@ end
 -- cancelled: KEYS c -> 0/1
 local function cancelled(keys) return call('EXISTS', keys[1]) end
 
+-- permits: KEYS g  ARGV 1 us from one permit to the next 2 most at once 3 how many are needed 4 how many may be taken
+-- -> {how many, ms until there are as many as are needed, ms that it is paused}
+-- Up to the time t permits are spent, one every step; it may lie ahead of now by as many as there are at once.
+local function permits(keys, a)
+  local g, step, burst, need, want = keys[1], tonumber(a[1]), tonumber(a[2]), tonumber(a[3]), tonumber(a[4])
+  if not want or step < 1 or need < 1 or want < need then return fail('MBARGS', 'permits') end
+  local us, now = clock()
+  local f = call('HMGET', g, 't', 'u')
+  if num(f[2]) > now then return { 0, 0, num(f[2]) - now } end
+  local from, till = max(num(f[1]), us), us + step * burst
+  local free = floor((till - from) / step)
+  if free < need then return { 0, max(1, floor((from + step * need - till) / 1000) + 1), 0 } end
+  local taken = min(free, want)
+  local t = from + step * taken
+  call('HSET', g, 't', fmt(t))
+  call('PEXPIRE', g, fmt(floor((t - us) / 1000) + 1))
+  return { taken, 0, 0 }
+end
+
+-- pause: KEYS g  ARGV 1 ms -> {ms that it is paused, begun by this 0/1}
+local function pause(keys, a)
+  local g, ms = keys[1], tonumber(a[1])
+  if not ms or ms < 1 then return fail('MBARGS', 'pause') end
+  local _, now = clock()
+  local till = num(call('HGET', g, 'u'))
+  if till > now then return { till - now, 0 } end
+  call('HDEL', g, 't')
+  call('HSET', g, 'u', fmt(now + ms))
+  call('PEXPIRE', g, fmt(ms))
+  return { ms, 1 }
+end
+
+-- pause_lift: KEYS g -> 1 if it was paused
+local function pause_lift(keys)
+  local _, now = clock()
+  local till = num(call('HGET', keys[1], 'u'))
+  call('UNLINK', keys[1])
+  return till > now and 1 or 0
+end
+
+-- pause_note: KEYS p [m]  ARGV 1 who 2 ms 3 keep -> 1
+-- With m: its owner is to be told, and what is over is remembered for that. Without: what is over goes. One that
+-- runs stays as it is.
+local function pause_note(keys, a)
+  local p, m, ms, keep = keys[1], keys[2], tonumber(a[2]), tonumber(a[3])
+  if not ms or not keep then return fail('MBARGS', 'pause_note') end
+  local _, now = clock()
+  local life = m and ms + keep or ms
+  if not m then
+    local all = call('HGETALL', p)
+    for i = 1, #all, 2 do
+      if tonumber(all[i + 1]) <= now then call('HDEL', p, all[i]) end
+    end
+  end
+  if num(call('HGET', p, a[1])) <= now then call('HSET', p, a[1], fmt(now + ms)) end
+  outlive(p, life)
+  if m then
+    local f = call('HMGET', m, 'c', 'pn')
+    save(m, counters(f[1]), now, keep, 'pn', fmt(max(num(f[2]), now + life)))
+  end
+  return 1
+end
+
+-- pauses: KEYS p -> {now, who, until, ...}
+local function pauses(keys)
+  local _, now = clock()
+  return { now, unpack(call('HGETALL', keys[1])) }
+end
+
+-- pauses_told: KEYS p [m]  ARGV who, until or '' for any, ... -> how many are left
+local function pauses_told(keys, a)
+  local p, m = keys[1], keys[2]
+  for i = 1, #a, 2 do
+    if a[i + 1] == '' or call('HGET', p, a[i]) == a[i + 1] then call('HDEL', p, a[i]) end
+  end
+  local left = call('HLEN', p)
+  if m and left == 0 then call('HDEL', m, 'pn') end
+  return left
+end
+
 local function revision() return REVISION end
 
 -- What adds is refused when memory is over (before it runs); what drains stays allowed.
@@ -1174,6 +1254,9 @@ end
 register('send', send)
 register('wait_open', wait_open)
 register('check_in', check_in)
+register('permits', permits)
+register('pause', pause)
+register('pause_note', pause_note)
 register('fetch', fetch, 'allow-oom')
 register('ack', ack, 'allow-oom')
 register('release', release, 'allow-oom')
@@ -1193,6 +1276,8 @@ register('ledger_add', ledger_add, 'allow-oom')
 register('ledger_settle', ledger_settle, 'allow-oom')
 register('cancel', cancel, 'allow-oom')
 register('hold', hold, 'allow-oom')
+register('pause_lift', pause_lift, 'allow-oom')
+register('pauses_told', pauses_told, 'allow-oom')
 register('peek', peek, 'no-writes')
 register('browse', browse, 'no-writes')
 register('task_find', task_find, 'no-writes')
@@ -1202,4 +1287,5 @@ register('inboxes', inboxes, 'no-writes')
 register('ledger_list', ledger_list, 'no-writes')
 register('clients', clients, 'no-writes')
 register('cancelled', cancelled, 'no-writes')
+register('pauses', pauses, 'no-writes')
 register('revision', revision, 'no-writes')

@@ -7,9 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 use super::StartError;
 use crate::{
     config::{Config, ConfigError},
-    http::HttpConfig,
-    messaging::Rules,
-    model::KeyRing,
+    http::{ForwardedHeader, HttpConfig, Network},
+    messaging::{Rules, SendLimits},
+    model::{KeyRing, Rate},
     queue::{
         self,
         redis::{Confirm, RedisSettings, Seal, Sealing},
@@ -142,6 +142,38 @@ pub(super) fn rules(config: &Config) -> Rules {
     }
 }
 
+/// What may be sent.
+pub(super) fn send_limits(config: &Config) -> SendLimits {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let limits = &config.limits;
+    let (tenant, at_once) = (limits.tenant_messages_per_minute, limits.tenant_messages_at_once);
+    let pair = Rate::new(
+        limits.pair_messages,
+        Duration::from_secs(limits.pair_seconds),
+        limits.pair_messages,
+    );
+    SendLimits {
+        caller: Rate::new(
+            limits.principal_messages_per_minute,
+            MINUTE,
+            limits.principal_messages_at_once,
+        ),
+        tenant: Rate::new(tenant, MINUTE, if at_once == 0 { tenant } else { at_once }),
+        pair: pair.map(|rate| (rate, Duration::from_secs(limits.pair_pause_seconds))),
+    }
+}
+
+/// The proxies that are believed.
+fn trusted_proxies(config: &Config) -> Result<Vec<Network>, ConfigError> {
+    let networks = config.http.trusted_proxies.iter().map(|text| {
+        text.parse::<Network>().map_err(|problem| ConfigError::Rule {
+            key: "http.trusted_proxies",
+            problem: format!("{text:?} {problem}"),
+        })
+    });
+    networks.collect()
+}
+
 pub(super) fn http(config: &Config) -> Result<HttpConfig, StartError> {
     let files = certificate_files(&config.http.tls_certificate_file, &config.http.tls_key_file);
     let tls = files.map(tls::server).transpose().map_err(|cause| StartError::Tls {
@@ -159,6 +191,13 @@ pub(super) fn http(config: &Config) -> Result<HttpConfig, StartError> {
         tls: tls.map(Arc::new),
         ..HttpConfig::default()
     };
+    own.trusted_proxies = trusted_proxies(config)?;
+    own.forwarded_header = match config.http.forwarded_header.as_str() {
+        "forwarded" => ForwardedHeader::Forwarded,
+        _ => ForwardedHeader::XForwardedFor,
+    };
+    let failures = config.auth.failures_per_minute;
+    own.failures = Rate::new(failures, Duration::from_secs(60), failures.div_ceil(10));
     own.memory_limit = config.http.memory_bytes;
     own.stalled_limit = config.http.stalled_responses;
     own.max_connections = config.http.max_connections.div_ceil(own.workers);

@@ -99,6 +99,15 @@ impl Authenticator {
         Self::Open(Principal::anyone())
     }
 
+    /// Whether it asks for credentials at all.
+    #[must_use]
+    pub fn checks(&self) -> bool {
+        match self {
+            Self::Open(_) => false,
+            Self::Keys(_) => true,
+        }
+    }
+
     /// Lets a request in by the values of its `Authorization` headers, of which there may be one.
     ///
     /// # Errors

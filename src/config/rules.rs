@@ -217,6 +217,46 @@ impl Config {
         ]
     }
 
+    /// What must hold of limits on how much and how often.
+    fn rules_of_rates(&self) -> [Rule; 5] {
+        let l = &self.limits;
+        let (highest, most) = (60_000_000, u32::try_from(l.recipients).unwrap_or(u32::MAX));
+        let (tenant, at_once) = (l.tenant_messages_per_minute, l.tenant_messages_at_once);
+        [
+            (
+                l.principal_messages_per_minute == 0
+                    || (most..=highest).contains(&l.principal_messages_at_once),
+                "limits.principal_messages_at_once",
+                "must be between limits.recipients and 60000000, or a send to so many could never pass",
+            ),
+            (
+                tenant == 0
+                    || (most..=highest).contains(&if at_once == 0 { tenant } else { at_once }),
+                "limits.tenant_messages_at_once",
+                "(or limits.tenant_messages_per_minute, if that is 0) must be between limits.recipients and 60000000",
+            ),
+            (
+                l.principal_messages_per_minute <= highest
+                    && tenant <= highest
+                    && self.auth.failures_per_minute <= highest,
+                "limits.principal_messages_per_minute",
+                "limits.tenant_messages_per_minute and auth.failures_per_minute must be at most 60000000",
+            ),
+            (
+                (1..=86_400).contains(&l.pair_seconds)
+                    && (1..=86_400).contains(&l.pair_pause_seconds)
+                    && l.pair_messages <= 1_000_000,
+                "limits.pair_pause_seconds",
+                "and limits.pair_seconds must be between 1 and 86400, and limits.pair_messages at most 1000000",
+            ),
+            (
+                ["x-forwarded-for", "forwarded"].contains(&self.http.forwarded_header.as_str()),
+                "http.forwarded_header",
+                "must be x-forwarded-for or forwarded",
+            ),
+        ]
+    }
+
     /// What times and sizes must be beside each other.
     fn rules_of_limits(&self) -> [Rule; 13] {
         let (m, l) = (&self.messaging, &self.limits);
@@ -294,6 +334,7 @@ impl Config {
             .chain(self.rules_of_durability())
             .chain(self.rules_of_encryption())
             .chain(self.rules_of_limits())
+            .chain(self.rules_of_rates())
         {
             if !holds {
                 return Err(ConfigError::Rule { key, problem: problem.to_owned() });

@@ -19,6 +19,8 @@ pub struct Http {
     pub max_connections: usize,
     pub memory_bytes: usize,
     pub stalled_responses: usize,
+    pub trusted_proxies: Vec<String>,
+    pub forwarded_header: String,
     pub drain_seconds: u64,
     pub shutdown_seconds: u64,
     pub tls_certificate_file: String,
@@ -45,6 +47,7 @@ pub struct Auth {
     pub master_keys_file: String,
     pub revoked_keys: Vec<String>,
     pub stale_seconds: u64,
+    pub failures_per_minute: u32,
 }
 
 /// Whether there is a secret, and not which.
@@ -132,6 +135,15 @@ pub struct Limits {
     pub inbox_messages: u64,
     pub inbox_bytes: u64,
     pub client_waits: u64,
+    pub principal_waits: usize,
+    pub principal_listens: usize,
+    pub principal_messages_per_minute: u32,
+    pub principal_messages_at_once: u32,
+    pub tenant_messages_per_minute: u32,
+    pub tenant_messages_at_once: u32,
+    pub pair_messages: u32,
+    pub pair_seconds: u64,
+    pub pair_pause_seconds: u64,
     pub replica_waiters: usize,
     pub replica_calls: usize,
     pub max_wait_seconds: u64,

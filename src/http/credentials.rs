@@ -3,13 +3,21 @@
 
 use std::time::Duration;
 
-use actix_web::http::{
-    StatusCode, Uri,
-    header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+use actix_web::{
+    HttpRequest,
+    http::{
+        StatusCode, Uri,
+        header::{AUTHORIZATION, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+    },
+    web::Data,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{mcp_endpoint::Refusal, state::HttpState};
+use super::{
+    guard::{Guard, TooMany},
+    mcp_endpoint::Refusal,
+    state::HttpState,
+};
 use crate::{
     auth::{self, Admitted, Authenticator, Denied},
     model::{Grant, Principal, Scope},
@@ -38,9 +46,37 @@ pub(super) fn check_url(uri: &Uri) -> Result<(), Refusal> {
 }
 
 /// Lets a request in, before anything else of it is looked at.
-pub(super) async fn admit(headers: &HeaderMap, state: &HttpState) -> Result<Admitted, Refusal> {
-    let values = headers.get_all(AUTHORIZATION).map(HeaderValue::as_bytes);
-    state.auth.admit(values).await.map_err(refused)
+pub(super) async fn admit(request: &HttpRequest, state: &HttpState) -> Result<Admitted, Refusal> {
+    let attempt = match request.app_data::<Data<Guard>>() {
+        Some(guard) if state.auth.checks() => {
+            guard.attempt(request, &state.stop).await.map_err(too_many)?
+        }
+        Some(_) | None => None,
+    };
+    let values = request.headers().get_all(AUTHORIZATION).map(HeaderValue::as_bytes);
+    let admitted = state.auth.admit(values).await;
+    if let Some(attempt) = attempt {
+        match &admitted {
+            Ok(_) => attempt.good(),
+            Err(Denied::Missing | Denied::Unavailable) => attempt.undecided(),
+            Err(Denied::Invalid(_) | Denied::Expired | Denied::Revoked) => attempt.bad(),
+        }
+    }
+    admitted.map_err(refused)
+}
+
+/// A credential was not looked at.
+fn too_many(TooMany { retry_after }: TooMany) -> Refusal {
+    let seconds = retry_after.as_secs() + 1;
+    tracing::info!(target: "audit", action = "authenticate", result = Reason::TooManyFailures.label());
+    Refusal {
+        status: StatusCode::TOO_MANY_REQUESTS,
+        text: format!(
+            "too many keys that are not good came from your address, so this one was not looked at; try again in {seconds} s"
+        ),
+        reason: Some(Reason::TooManyFailures),
+        header: Some((RETRY_AFTER, HeaderValue::from(seconds))),
+    }
 }
 
 fn refused(denied: Denied) -> Refusal {

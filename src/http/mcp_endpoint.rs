@@ -118,7 +118,7 @@ async fn handle(
         header: None,
     })?;
     credentials::check_url(request.uri())?;
-    let admitted = credentials::admit(headers, state).await?;
+    let admitted = credentials::admit(request, state).await?;
     check_content_type(headers)?;
     let accepted = Accepted::read(headers)?;
     let (body, share) = read(headers, &connection, payload, &state.config).await?;

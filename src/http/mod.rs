@@ -6,8 +6,10 @@
 //!
 //! Not here: anything of the protocol beyond media types and status codes.
 
+mod address;
 mod burden;
 mod credentials;
+mod guard;
 mod io;
 mod mcp_endpoint;
 mod ops;
@@ -42,15 +44,17 @@ use actix_web::{
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+pub use self::{
+    address::{ForwardedHeader, Network},
+    state::{HttpConfig, HttpState},
+    stop::Stopper,
+};
 use self::{
     burden::Burden,
+    guard::Guard,
     io::{Times, TrackedIo},
     stop::Connections,
     wire::Wire,
-};
-pub use self::{
-    state::{HttpConfig, HttpState},
-    stop::Stopper,
 };
 
 /// What a listener serves.
@@ -120,6 +124,7 @@ pub fn serve(
         .max_concurrent_connections(config.max_connections)
         .shutdown_timeout(1)
         .disable_signals();
+    let guard = web::Data::new(Guard::new(config));
     let burden = Burden::new(config.memory_limit, config.stalled_limit);
     let connections = Connections::new(burden);
     let states = PerWorker { made: Arc::default(), make: make_state };
@@ -127,12 +132,14 @@ pub fn serve(
     let public = listeners.into_iter().map(|listener| (listener, public));
     for (listener, routes) in public.chain(ops_listener.map(|listener| (listener, Routes::Ops))) {
         let (states, connections, config) = (states.clone(), connections.clone(), config.clone());
+        let guard = guard.clone();
         // Probes and metrics on a listener of their own are for the machine's own network.
         let tls = config.tls.clone().filter(|_tls| routes != Routes::Ops).map(TlsAcceptor::from);
         builder = builder.listen("mcp-messaging", listener, move || {
             let state = states.get();
             let app = App::new()
                 .app_data(web::Data::new(state))
+                .app_data(guard.clone())
                 .configure(|app| routes.register(app))
                 .default_service(web::to(not_found))
                 // No answer is a page, and none is to be kept by a browser or a proxy on the way.

@@ -88,7 +88,7 @@ async fn admitted(
     state: &HttpState,
 ) -> Result<Admitted, mcp_endpoint::Refusal> {
     credentials::check_url(request.uri())?;
-    let admitted = credentials::admit(request.headers(), state).await?;
+    let admitted = credentials::admit(request, state).await?;
     credentials::check_scope(&admitted, Scope::Admin)?;
     Ok(admitted)
 }

@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
-use crate::{auth::Authenticator, mcp::McpServer, messaging::MessagingService, telemetry::Metrics};
+use super::address::{ForwardedHeader, Network};
+use crate::{
+    auth::Authenticator, mcp::McpServer, messaging::MessagingService, model::Rate,
+    telemetry::Metrics,
+};
 
 /// Settings of the HTTP layer.
 #[derive(Debug, Clone)]
@@ -30,6 +34,12 @@ pub struct HttpConfig {
     pub memory_limit: usize,
     /// Most responses that their clients don't take at once.
     pub stalled_limit: usize,
+    /// Proxies that are believed who their client is.
+    pub trusted_proxies: Vec<Network>,
+    /// Where they say so.
+    pub forwarded_header: ForwardedHeader,
+    /// Credentials of one address that may turn out bad. `None`: as many as come.
+    pub failures: Option<Rate>,
     /// How long a stop waits for responses under way.
     pub drain_timeout: Duration,
     /// Threads that serve.
@@ -54,6 +64,9 @@ impl Default for HttpConfig {
             write_stall_timeout: Duration::from_secs(30),
             memory_limit: 256 * 1024 * 1024,
             stalled_limit: 256,
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::XForwardedFor,
+            failures: Rate::new(600, Duration::from_secs(60), 60),
             drain_timeout: Duration::from_millis(500),
             workers: 2,
             max_connections: 25_000,

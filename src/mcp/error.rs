@@ -64,6 +64,9 @@ pub enum McpError {
     /// As many calls wait as may.
     #[error("{}", ResourceError::Busy)]
     Busy,
+    /// The caller listens to as many inboxes as it may.
+    #[error("{}", ResourceError::CallerBusy)]
+    CallerBusy,
     /// The client did not declare a capability that the request needs.
     #[error("the client must declare the capability {0:?}")]
     MissingCapability(&'static str),
@@ -116,6 +119,7 @@ impl McpError {
             Self::UnknownPrompt(_) => row(-32602, 200, 200, "unknown_prompt"),
             Self::UnknownResource { .. } => row(-32602, 200, 200, "unknown_resource"),
             Self::Busy => row(-32603, 200, 503, "busy"),
+            Self::CallerBusy => row(-32603, 200, 429, "caller_busy"),
             Self::MissingCapability(_) | Self::MissingExtension(_) => {
                 row(-32021, 200, 400, "missing_capability")
             }
@@ -182,6 +186,7 @@ impl McpError {
             | Self::UnknownPrompt(_)
             | Self::UnknownTask
             | Self::Busy
+            | Self::CallerBusy
             | Self::InsufficientScope(_)
             | Self::Unreadable(_)
             | Self::Unavailable
@@ -213,6 +218,7 @@ impl McpError {
             | ResourceError::Foreign => Self::UnknownResource { uri: uri.to_owned(), why: error },
             ResourceError::Busy => Self::Busy,
             ResourceError::Unreadable(why) => Self::Unreadable(why),
+            ResourceError::CallerBusy => Self::CallerBusy,
             ResourceError::Unavailable => Self::Unavailable,
             ResourceError::Internal => Self::Internal,
         }
@@ -296,6 +302,7 @@ mod tests {
             (McpError::UnknownPrompt("x".into()), -32602, 200, 200, "unknown_prompt"),
             (unknown_resource, -32602, 200, 200, "unknown_resource"),
             (McpError::Busy, -32603, 200, 503, "busy"),
+            (McpError::CallerBusy, -32603, 200, 429, "caller_busy"),
             (McpError::MissingCapability("x"), -32021, 200, 400, "missing_capability"),
             (McpError::InsufficientScope(Scope::Read), -32600, 403, 403, "insufficient_scope"),
             (McpError::MissingExtension("x"), -32021, 200, 400, "missing_capability"),

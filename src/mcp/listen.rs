@@ -79,6 +79,7 @@ impl PreparedListen {
                 Err(
                     error @ (ResourceError::Busy
                     | ResourceError::Unreadable(_)
+                    | ResourceError::CallerBusy
                     | ResourceError::Unavailable
                     | ResourceError::Internal),
                 ) => {

@@ -6,14 +6,15 @@ use futures_util::future::{join, try_join};
 use tokio::time::Instant;
 
 use super::{
-    CallContext, Delivery, MessagingError, MessagingService,
+    CallContext, Delivery, MessagingError, MessagingService, Notice,
     delivery::{Claim, Settler},
+    waiters::Held,
     waiting::Ended,
 };
 use crate::{
     model::{ClientId, Inbox, Message, MessageId},
     queue::{
-        IdempotencyKey, NewMessage, Notice, QueueError, Sent, SentStatus, Taken, TaskRecord, Topic,
+        IdempotencyKey, NewMessage, QueueError, Sent, SentStatus, Taken, TaskRecord, Topic,
         Unreadable,
     },
     telemetry::trace_of,
@@ -45,7 +46,7 @@ pub struct Asked {
     pub reply: Reply,
     /// Other mail in the asker's inbox, which stays there.
     pub other_messages: u64,
-    /// Earlier messages of the asker that expired unread.
+    /// Earlier messages of the asker that expired unread, and pauses of which it does not know.
     pub notices: Vec<Notice>,
     /// To be settled by whoever writes the response.
     pub delivery: Option<Delivery>,
@@ -132,8 +133,9 @@ impl MessagingService {
             wait: (!wait.is_zero()).then_some(wait),
             trace: trace_of(context.trace),
         };
+        self.allow(&inbox, 1, context).await?;
         let running = self.waiters.run(&context.stop).await?;
-        let _place = self.waiters.enter()?;
+        let _place = self.waiters.enter(Held::Wait, &context.principal)?;
         // Watch before asking: the answer may come at once.
         let mut wakeups = self.queue.watch(Topic::Reply(inbox.clone(), message.id)).await?;
         let mut cancelled = match &context.call {

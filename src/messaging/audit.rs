@@ -4,7 +4,7 @@
 //! it; nothing else of the log names a client. No text and no digest of one is in it: a short text can
 //! be guessed from its digest.
 
-use super::MessagingError;
+use super::{MessagingError, Whose};
 use crate::{
     model::{Inbox, Message},
     queue::{NewMessage, QueueError, Sent, SentStatus},
@@ -37,6 +37,20 @@ pub(super) fn spoof_rejected(holder: &str, claimed: &Inbox) {
         inbox = claimed.client().expose(),
         result = "refused",
     );
+}
+
+/// A send was refused because its sender, or its team, sends too much.
+pub(super) fn rate_limited(sender: &Inbox, whose: Whose) {
+    let result = match whose {
+        Whose::Caller => "caller",
+        Whose::Tenant => "tenant",
+    };
+    event("rate_limited", sender, sender, result);
+}
+
+/// Two clients look like a loop.
+pub(super) fn paused(sender: &Inbox, recipient: &Inbox) {
+    event("pause", sender, recipient, "paused");
 }
 
 /// A message was sent, or refused.

@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::task::TaskTracker;
 
+use super::Limiter;
 use crate::{
     model::{Inbox, MessageId},
-    queue::{LeaseId, Notice, QueueBackend, Stamp, TaskRecord},
+    queue::{LeaseId, LimitStore, Notice, Pause, QueueBackend, Stamp, TaskRecord},
     telemetry::{MessageEvent, Metrics, Returned},
 };
 
@@ -24,6 +25,7 @@ pub struct Delivery {
 #[derive(Clone)]
 pub(super) struct Settler {
     pub queue: Arc<dyn QueueBackend>,
+    pub limits: Option<Arc<dyn LimitStore>>,
     pub tasks: TaskTracker,
     pub metrics: Arc<Metrics>,
 }
@@ -41,6 +43,8 @@ pub(super) enum Claim {
     Fetched { task: Box<TaskRecord> },
     /// Notices that were told.
     Notices { sender: Inbox, ids: Vec<MessageId> },
+    /// Pauses that were told.
+    Pauses { client: Inbox, told: Vec<Pause> },
 }
 
 impl Claim {
@@ -48,6 +52,12 @@ impl Claim {
     pub(super) fn told(sender: &Inbox, notices: &[Notice]) -> Option<Self> {
         let ids: Vec<_> = notices.iter().map(|notice| notice.id).collect();
         (!ids.is_empty()).then(|| Self::Notices { sender: sender.clone(), ids })
+    }
+
+    /// That `client` is told of pauses, if there are any.
+    pub(super) fn paused(client: &Inbox, pauses: &[Pause]) -> Option<Self> {
+        let told = pauses.to_vec();
+        (!told.is_empty()).then(|| Self::Pauses { client: client.clone(), told })
     }
 }
 
@@ -83,6 +93,10 @@ impl Settler {
                         self.metrics.messages(MessageEvent::Expired, ids.len() as u64);
                         self.queue.notices_told(sender, ids).await
                     }
+                    Claim::Pauses { client, told } => match &self.limits {
+                        Some(limits) => limits.pauses_told(client, told).await,
+                        None => Ok(()),
+                    },
                 };
                 if let Err(error) = done {
                     // Nothing is lost: what was not acknowledged comes again, marked.
@@ -108,7 +122,8 @@ impl Settler {
                     Claim::Reply { keep: true, .. }
                     | Claim::Task { keep: true, .. }
                     | Claim::Fetched { .. }
-                    | Claim::Notices { .. } => Ok(()),
+                    | Claim::Notices { .. }
+                    | Claim::Pauses { .. } => Ok(()),
                     Claim::Reply { inbox, wait, keep: false }
                     | Claim::Task { inbox, wait, keep: false } => {
                         self.queue.wait_close(inbox, *wait).await
@@ -146,7 +161,8 @@ impl Delivery {
             Claim::Reply { .. }
             | Claim::Task { .. }
             | Claim::Fetched { .. }
-            | Claim::Notices { .. } => None,
+            | Claim::Notices { .. }
+            | Claim::Pauses { .. } => None,
         });
         lives.min().unwrap_or(Duration::from_hours(1))
     }
@@ -186,6 +202,7 @@ impl super::MessagingService {
     pub(super) fn settler(&self) -> Settler {
         Settler {
             queue: Arc::clone(&self.queue),
+            limits: self.limiter.as_ref().map(Limiter::store),
             tasks: self.tasks.clone(),
             metrics: Arc::clone(&self.metrics),
         }

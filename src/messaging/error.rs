@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::{Held, Whose};
 use crate::{
-    model::{Grant, MessageId},
-    queue::{QueueError, Unreadable},
+    model::{ClientId, Grant, MessageId, Rate, Tenant},
+    queue::{Pair, QueueError, Unreadable},
     telemetry::Refusal,
 };
 
@@ -95,6 +96,46 @@ pub enum MessagingError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The caller has as many calls open as it may.
+    #[error(
+        "{open} calls of yours {} on this server already, which is your limit; let one of them end first", .held.verb()
+    )]
+    CallerBusy {
+        /// What they do.
+        held: Held,
+        /// The limit.
+        open: usize,
+    },
+    /// The caller or its team sends too much.
+    #[error(
+        "{} limit of {} messages in {} s is reached; this call sent nothing. Try again in {} s",
+        .whose.possessive(), .rate.permits(), .rate.per().as_secs(), seconds(*.retry_after)
+    )]
+    RateLimited {
+        /// Whose limit.
+        whose: Whose,
+        /// The limit.
+        rate: Rate,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The two clients look like a loop. The text names them, for the caller: never log it.
+    #[error(
+        "you and {} sent each other more than {} messages in {} s, which looks like a loop: messages between you are \
+         paused for another {} s. This one was not sent. Don't try again before, and tell your user: whoever runs the \
+         server ends the pause with `{}`",
+        .peer.expose(), .rate.permits(), .rate.per().as_secs(), seconds(*.left), lift_command(.pair)
+    )]
+    PairPaused {
+        /// Who.
+        pair: Box<Pair>,
+        /// To whom the message was to go.
+        peer: ClientId,
+        /// What they may send.
+        rate: Rate,
+        /// How much longer.
+        left: Duration,
+    },
     /// Same key, other message.
     #[error(
         "idempotency_key was used for another message ({first}); nothing was sent. \
@@ -135,6 +176,23 @@ pub enum MessagingError {
     Queue(QueueError),
 }
 
+/// Whole seconds, never too few.
+fn seconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
+}
+
+/// How whoever runs the server ends a pause.
+#[must_use]
+pub fn lift_command(pair: &Pair) -> String {
+    let (one, other) = pair.clients();
+    let mut command = format!("mcp-messaging pairs lift {} {}", one.expose(), other.expose());
+    if *pair.tenant() != Tenant::default() {
+        command.push_str(" --tenant ");
+        command.push_str(pair.tenant().as_str());
+    }
+    command
+}
+
 /// Which ids the holder of a key may use, in words for it.
 #[must_use]
 pub fn own_ids(grant: &Grant) -> String {
@@ -162,6 +220,10 @@ impl MessagingError {
             Self::TooManyWaits { .. } => Refusal::TooManyWaits,
             Self::ReplicaBusy { .. } => Refusal::ReplicaBusy,
             Self::Overloaded { .. } => Refusal::Overloaded,
+            Self::CallerBusy { .. } => Refusal::CallerBusy,
+            Self::RateLimited { whose: Whose::Caller, .. } => Refusal::RateLimited,
+            Self::RateLimited { whose: Whose::Tenant, .. } => Refusal::TenantRateLimited,
+            Self::PairPaused { .. } => Refusal::PairPaused,
             Self::IdempotencyConflict { .. } => Refusal::IdempotencyConflict,
             Self::InvalidReceipt => Refusal::InvalidReceipt,
             Self::ForeignReceipt => Refusal::ForeignReceipt,

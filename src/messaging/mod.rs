@@ -9,6 +9,8 @@ mod audit;
 mod delivery;
 mod directory;
 mod error;
+mod limiter;
+mod notice;
 mod receipt;
 mod receive;
 mod rules;
@@ -26,13 +28,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use ask::{AskRequest, Asked, Reply};
 pub use delivery::Delivery;
-pub use error::{MessagingError, own_ids};
+pub use error::{MessagingError, lift_command, own_ids};
+pub use limiter::{Limiter, SendLimits, Stocks, Whose};
+pub use notice::Notice;
 pub use receive::{Acknowledge, ReceiveRequest, Received, ReceivedWhy};
 pub use rules::Rules;
 pub use sampling::{keep_sampled, keep_watching_readiness};
 pub use send::{Parcel, Posted, Refusal, SendRequest, SendResult};
 pub use task::{TaskLook, TaskProgress};
-pub use waiters::Waiters;
+pub use waiters::{Held, Waiters};
 pub use watch::InboxWatch;
 
 use crate::{
@@ -51,6 +55,7 @@ pub struct MessagingService {
     tasks: TaskTracker,
     metrics: Arc<Metrics>,
     watches: watch::Watches,
+    limiter: Option<Limiter>,
 }
 
 /// Where a call comes from and what ends it early.
@@ -132,7 +137,8 @@ impl MessagingService {
         tasks: TaskTracker,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { queue, rules, waiters, tasks, metrics, watches: watch::Watches::default() }
+        let (watches, limiter) = (watch::Watches::default(), None);
+        Self { queue, rules, waiters, tasks, metrics, watches, limiter }
     }
 
     /// The limits in force.

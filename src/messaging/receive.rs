@@ -6,15 +6,15 @@ use futures_util::future::try_join;
 use tokio::time::Instant;
 
 use super::{
-    CallContext, Delivery, MessagingError, MessagingService, audit,
+    CallContext, Delivery, MessagingError, MessagingService, Notice, audit,
     delivery::{Claim, Settler},
     receipt::Receipt,
-    waiters::Place,
+    waiters::{Held, Place},
     waiting::Ended,
 };
 use crate::{
     model::{ClientId, Inbox, Message},
-    queue::{Batch, FetchRequest, Fetched, LeaseId, Notice, Outcome, Topic, Waiting},
+    queue::{Batch, FetchRequest, Fetched, LeaseId, Outcome, Topic, Waiting},
     telemetry::{MessageEvent, Returned, link_to},
 };
 
@@ -60,7 +60,7 @@ pub struct Received {
     pub remaining: u64,
     /// In manual mode, for the messages of this answer.
     pub receipt: Option<String>,
-    /// Messages of this client that expired unread.
+    /// Messages of this client that expired unread, and pauses of which it does not know.
     pub notices: Vec<Notice>,
     /// How many messages the receipt that was passed acknowledged.
     pub acknowledged: u64,
@@ -174,7 +174,8 @@ impl MessagingService {
         let waits = !request.wait.is_zero();
         let deadline = Instant::now() + request.wait;
         let patience = deadline.max(Instant::now() + PATIENCE);
-        let place = if waits { Some(self.waiters.enter()?) } else { None };
+        let place =
+            if waits { Some(self.waiters.enter(Held::Wait, &context.principal)?) } else { None };
         // Watch before the first look: a message that lands between look and watch would be missed.
         let mut wakeups =
             if waits { Some(self.queue.watch(Topic::Inbox(inbox.clone())).await?) } else { None };

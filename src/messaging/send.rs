@@ -5,10 +5,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::{CallContext, Delivery, MessagingError, MessagingService, audit, delivery::Claim};
+use super::{CallContext, Delivery, MessagingError, MessagingService, Notice, audit};
 use crate::{
-    model::{ClientId, Inbox, MessageId},
-    queue::{IdempotencyKey, NewMessage, Notice, Sent, SentStatus},
+    model::{ClientId, MessageId},
+    queue::{IdempotencyKey, NewMessage, Sent, SentStatus},
     telemetry::{MessageEvent, SendOutcome, trace_of},
 };
 
@@ -50,7 +50,7 @@ pub struct SendResult {
 pub struct Posted {
     /// In the order of the parcels.
     pub results: Vec<SendResult>,
-    /// Earlier messages of the sender that expired unread.
+    /// Earlier messages of the sender that expired unread, and pauses of which it does not know.
     pub notices: Vec<Notice>,
     /// To be settled by whoever writes the response.
     pub delivery: Option<Delivery>,
@@ -98,6 +98,7 @@ impl MessagingService {
         }
         let ttl = self.life(request.ttl)?;
         let sender = context.own(&request.sender)?;
+        self.allow(&sender, request.parcels.len(), context).await?;
         let _place = self.waiters.run(&context.stop).await?;
         let key = request.idempotency_key.map(|text| IdempotencyKey::new(&sender, &text));
         let verified = context.principal.grant().is_some();
@@ -150,6 +151,7 @@ impl MessagingService {
     }
 
     async fn store(&self, message: &NewMessage) -> Result<Sent, MessagingError> {
+        self.check_pair(message).await?;
         let started = Instant::now();
         let stored = self.queue.send(message).await.map_err(MessagingError::from);
         let outcome = match &stored {
@@ -181,20 +183,5 @@ impl MessagingService {
             return Err(MessagingError::TtlOutOfRange { min: min.as_secs(), max: max.as_secs() });
         }
         Ok(ttl)
-    }
-
-    /// Messages of `sender` that expired unread and of which it was not told. A failure of the
-    /// store is logged and leaves them for the next contact.
-    pub(super) async fn notices(&self, sender: &Inbox) -> (Vec<Notice>, Option<Delivery>) {
-        match self.queue.notices(sender).await {
-            Ok(notices) => {
-                let claim = Claim::told(sender, &notices);
-                (notices, self.settler().deliver(claim.into_iter().collect()))
-            }
-            Err(error) => {
-                tracing::warn!(error.kind = error.label(), error = %error, "reading notices failed");
-                (Vec::new(), None)
-            }
-        }
     }
 }

@@ -18,7 +18,10 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{CallContext, MessagingError, MessagingService, audit, waiters::Place};
+use super::{
+    CallContext, MessagingError, MessagingService, audit,
+    waiters::{Held, Seat},
+};
 use crate::{
     model::{ClientId, Inbox},
     queue::{Browsed, QueueBackend, Topic, Wakeups},
@@ -38,7 +41,7 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 /// Somebody who is told of arrivals in an inbox, until it is dropped.
 pub struct InboxWatch {
     told: watch::Receiver<u64>,
-    _place: Place,
+    _place: Seat,
     _listening: Listening,
 }
 
@@ -104,7 +107,7 @@ impl MessagingService {
     /// reader.
     ///
     /// # Errors
-    /// [`MessagingError::ReplicaBusy`] or [`MessagingError::Queue`].
+    /// [`MessagingError::ReplicaBusy`], [`MessagingError::CallerBusy`] or [`MessagingError::Queue`].
     pub async fn watch_inbox(
         &self,
         client: &ClientId,
@@ -119,7 +122,8 @@ impl MessagingService {
         context: &CallContext,
     ) -> Result<InboxWatch, MessagingError> {
         let inbox = context.own(client)?;
-        let (place, listening) = (self.waiters.enter()?, self.metrics.listening());
+        let place = self.waiters.enter(Held::Listen, &context.principal)?;
+        let listening = self.metrics.listening();
         let told = match self.watches.join(&inbox) {
             Some(told) => told,
             None => self.begin_watch(inbox.clone(), &context.stop).await?,

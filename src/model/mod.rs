@@ -6,6 +6,7 @@ mod inbox;
 mod key_ring;
 mod message;
 mod principal;
+mod rate;
 mod survey;
 mod trace;
 
@@ -15,5 +16,6 @@ pub use inbox::{Inbox, InvalidTenant, Tenant};
 pub use key_ring::{InvalidKeyRing, KeyName, KeyRing, NamedKey};
 pub use message::{InvalidMessageId, Message, MessageId, MessageState};
 pub use principal::{Grant, InvalidGrant, InvalidScopes, Principal, Scope, Scopes};
+pub use rate::Rate;
 pub use survey::Survey;
 pub use trace::TraceParent;

@@ -14,6 +14,7 @@ mod keys;
 mod ledger;
 mod letter;
 mod mailbox;
+mod permits;
 mod state;
 mod survey;
 mod tasks;
@@ -27,14 +28,15 @@ use std::{
 
 use async_trait::async_trait;
 
-use self::{directory::Directory, state::State};
+use self::{directory::Directory, permits::Limiter, state::State};
 use super::{
-    Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, FetchRequest, Fetched, Hub, InboxStat,
-    LeaseId, LedgerEntry, Limits, NewMessage, Notice, Peek, Presence, Profile, QueueBackend,
-    QueueError, Sent, Stamp, TaskId, TaskRecord, Topic, Unready, WaitState, Wakeups,
+    Browsed, Bucket, CallKey, ClientEntry, ClientPage, ClientQuery, FetchRequest, Fetched, Hub,
+    InboxStat, LeaseId, LedgerEntry, LimitStore, Limits, NewMessage, Notice, Pair, Pause, Peek,
+    Permits, Presence, Profile, QueueBackend, QueueError, Sent, Stamp, TaskId, TaskRecord, Topic,
+    Unready, WaitState, Wakeups,
 };
 use crate::{
-    model::{Clock, Inbox, MessageId, Survey, Tenant},
+    model::{ClientId, Clock, Inbox, MessageId, Rate, Survey, Tenant},
     telemetry::Metrics,
 };
 
@@ -47,6 +49,8 @@ pub struct MemoryQueue {
     state: Mutex<State>,
     directory: Mutex<Directory>,
     calls: Mutex<Calls>,
+    limiter: Mutex<Limiter>,
+    ledger_life: Duration,
     hub: Hub,
     metrics: Option<Arc<Metrics>>,
 }
@@ -80,6 +84,8 @@ impl MemoryQueue {
             state: Mutex::new(State::new(limits)),
             directory: Mutex::default(),
             calls: Mutex::default(),
+            limiter: Mutex::default(),
+            ledger_life: limits.ledger_life,
             hub: Hub::new(),
             metrics: None,
         }
@@ -105,6 +111,11 @@ impl MemoryQueue {
             self.wake(&topic);
         }
         out
+    }
+
+    /// Whether a client is to be told of a pause.
+    fn has_pauses(&self, client: &Inbox) -> bool {
+        !lock(&self.limiter).pauses(client, self.clock.now_us()).is_empty()
     }
 
     fn wake(&self, topic: &Topic) {
@@ -140,11 +151,15 @@ impl QueueBackend for MemoryQueue {
     async fn send(&self, message: &NewMessage) -> Result<Sent, QueueError> {
         // The digest is the dear part: before the lock.
         let key = message.idempotency.map(|key| (key, message.content_digest()));
-        self.mail(|state, now_us| state.send(message, key, now_us))
+        let mut sent = self.mail(|state, now_us| state.send(message, key, now_us))?;
+        sent.notices_due |= self.has_pauses(&message.sender);
+        Ok(sent)
     }
 
     async fn fetch(&self, inbox: &Inbox, request: &FetchRequest) -> Result<Fetched, QueueError> {
-        Ok(self.mail(|state, now_us| state.fetch(inbox, request, now_us)))
+        let mut fetched = self.mail(|state, now_us| state.fetch(inbox, request, now_us));
+        fetched.notices_due |= self.has_pauses(inbox);
+        Ok(fetched)
     }
 
     async fn ack(&self, inbox: &Inbox, upto: Stamp) -> Result<u64, QueueError> {
@@ -297,6 +312,47 @@ impl QueueBackend for MemoryQueue {
     }
 
     async fn ready(&self) -> Result<(), Unready> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl LimitStore for MemoryQueue {
+    async fn permits(
+        &self,
+        bucket: &Bucket,
+        rate: Rate,
+        need: u32,
+        want: u32,
+    ) -> Result<Permits, QueueError> {
+        let now_us = self.clock.now_us();
+        Ok(lock(&self.limiter).permits(bucket, rate, (need, want), now_us))
+    }
+
+    async fn pause(
+        &self,
+        pair: &Pair,
+        time: Duration,
+        told: &ClientId,
+    ) -> Result<(Duration, bool), QueueError> {
+        let times = (time, self.ledger_life);
+        Ok(lock(&self.limiter).pause(pair, times, told, self.clock.now_us()))
+    }
+
+    async fn lift(&self, pair: &Pair) -> Result<bool, QueueError> {
+        Ok(lock(&self.limiter).lift(pair, self.clock.now_us()))
+    }
+
+    async fn paused_pairs(&self, tenant: &Tenant) -> Result<Vec<(Pair, Duration)>, QueueError> {
+        Ok(lock(&self.limiter).paused_pairs(tenant, self.clock.now_us()))
+    }
+
+    async fn pauses(&self, client: &Inbox) -> Result<Vec<Pause>, QueueError> {
+        Ok(lock(&self.limiter).pauses(client, self.clock.now_us()))
+    }
+
+    async fn pauses_told(&self, client: &Inbox, told: &[Pause]) -> Result<(), QueueError> {
+        lock(&self.limiter).told(client, told);
         Ok(())
     }
 }

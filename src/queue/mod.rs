@@ -10,6 +10,7 @@
 mod credentials;
 mod error;
 pub mod memory;
+mod permits;
 pub mod redis;
 mod types;
 mod wakeups;
@@ -22,6 +23,7 @@ pub use credentials::{
     CredentialStore, FIRST_GENERATION, InvalidKeyId, IssuedKey, KeyId, Revocations,
 };
 pub use error::{QueueError, Unreadable, Unready};
+pub use permits::{Bucket, LimitStore, Pair, Pause, Permits};
 pub use types::{
     Arrivals, Batch, Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor,
     FetchRequest, Fetched, IdempotencyKey, InboxStat, LeaseId, LedgerEntry, Limits, NewMessage,

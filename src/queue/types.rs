@@ -137,7 +137,7 @@ pub struct Sent {
     pub status: SentStatus,
     /// What is known of the recipient.
     pub recipient: Presence,
-    /// The sender has notices to hear: ask [`super::QueueBackend::notices`].
+    /// The sender has notices to hear: ask [`super::QueueBackend::notices`] and [`super::LimitStore::pauses`].
     pub notices_due: bool,
     /// The store could not write the sender's ledger: no notice can be given for this message.
     pub unrecorded: bool,
@@ -254,7 +254,7 @@ pub struct Fetched {
     pub remaining: u64,
     /// Look again after this long although nothing will be published.
     pub due: Option<Duration>,
-    /// The client has notices to hear: ask [`super::QueueBackend::notices`].
+    /// The client has notices to hear: ask [`super::QueueBackend::notices`] and [`super::LimitStore::pauses`].
     pub notices_due: bool,
 }
 

@@ -116,6 +116,11 @@ pub enum ResourceError {
         "the oldest message in this inbox {0}. Nothing was lost; tell whoever runs this server"
     )]
     Unreadable(Unreadable),
+    /// The caller listens to as many inboxes as it may.
+    #[error(
+        "you listen to as many inboxes on this server as you may; end one of these subscriptions first"
+    )]
+    CallerBusy,
     /// The store is not there.
     #[error("the message store does not answer; try again")]
     Unavailable,
@@ -183,6 +188,7 @@ fn sorted(error: MessagingError) -> ResourceError {
         MessagingError::ReplicaBusy { .. } | MessagingError::Overloaded { .. } => {
             return ResourceError::Busy;
         }
+        MessagingError::CallerBusy { .. } => return ResourceError::CallerBusy,
         MessagingError::ForeignClient { .. } => return ResourceError::Foreign,
         MessagingError::Unreadable { why, .. } => return ResourceError::Unreadable(why),
         // Rules for what is sent and fetched: nothing here does.
@@ -194,6 +200,8 @@ fn sorted(error: MessagingError) -> ResourceError {
         | MessagingError::WaitOutOfRange { .. }
         | MessagingError::InboxFull { .. }
         | MessagingError::TooManyWaits { .. }
+        | MessagingError::RateLimited { .. }
+        | MessagingError::PairPaused { .. }
         | MessagingError::IdempotencyConflict { .. }
         | MessagingError::InvalidReceipt
         | MessagingError::ForeignReceipt => return ResourceError::Internal,

@@ -69,6 +69,14 @@ closed_set! {
         ReplicaBusy = "replica_busy",
         /// The replica is at `limits.replica_calls`.
         Overloaded = "overloaded",
+        /// The caller is at `limits.principal_waits` or `limits.principal_listens`.
+        CallerBusy = "caller_busy",
+        /// The sender is at `limits.client_messages_per_minute`.
+        RateLimited = "rate_limited",
+        /// The sender's team is at `limits.tenant_messages_per_minute`.
+        TenantRateLimited = "tenant_rate_limited",
+        /// A message between two clients that are paused because they look like a loop.
+        PairPaused = "pair_paused",
         /// An idempotency key that was used for another message.
         IdempotencyConflict = "idempotency_conflict",
         /// A receipt that is none.
@@ -89,6 +97,8 @@ closed_set! {
         KeyUnchecked = "key_unchecked",
         /// A key in the URL.
         KeyInUrl = "key_in_url",
+        /// A key that was not looked at: its address sent too many that are none.
+        TooManyFailures = "too_many_failures",
         /// A key without the scope that a call needs.
         Scope = "insufficient_scope",
         /// A `Host` that is not in `http.allowed_hosts`.

@@ -54,6 +54,8 @@ struct MailMetrics {
     wakeups: Histogram,
     missed_wakeups: IntCounter,
     unconfirmed_sends: IntCounter,
+    pairs_paused: IntCounter,
+    limits_unchecked: IntCounter,
 }
 
 /// How this process is.
@@ -220,6 +222,14 @@ impl MailMetrics {
             unconfirmed_sends: counter(
                 "mcp_messaging_unconfirmed_sends_total",
                 "Sends that too few replicas of Redis had in time.",
+            )?,
+            pairs_paused: counter(
+                "mcp_messaging_pairs_paused_total",
+                "Pairs of clients that were paused because they looked like a loop.",
+            )?,
+            limits_unchecked: counter(
+                "mcp_messaging_limits_unchecked_total",
+                "Sends that passed a limit because the store did not say in time how much of it was left.",
             )?,
         })
     }
@@ -452,6 +462,16 @@ impl Metrics {
     /// A send was accepted, and too few replicas of the store had it in time.
     pub fn unconfirmed_send(&self) {
         self.mail.unconfirmed_sends.inc();
+    }
+
+    /// Two clients were paused.
+    pub fn pair_paused(&self) {
+        self.mail.pairs_paused.inc();
+    }
+
+    /// A send passed a limit that could not be looked at.
+    pub fn limit_unchecked(&self) {
+        self.mail.limits_unchecked.inc();
     }
 
     /// Where the number of waiting calls is counted.

@@ -2,10 +2,11 @@
 
 use std::{fmt::Write, time::Duration};
 
-use super::envelope::Envelope;
+use super::{envelope::Envelope, rfc3339::rfc3339};
 use crate::{
+    messaging::Notice,
     model::{ClientId, Message, MessageState},
-    queue::{Notice, Presence},
+    queue::{self, Pause, Presence},
 };
 
 /// How long, for reading.
@@ -87,16 +88,26 @@ fn header(message: &Message) -> String {
     header
 }
 
-/// Which of the caller's messages nobody read.
+/// What the caller must be told: which of its messages nobody read, and to whom it may not send.
 pub(super) fn notices(out: &mut String, notices: &[Notice]) {
-    for Notice { id, recipient, sent_at_ms } in notices {
-        let sent = super::rfc3339::rfc3339(*sent_at_ms);
-        let _ = writeln!(
-            out,
-            "Not delivered: your message {id} to {}, sent {sent}, expired unread. \
-             Send it again if it still matters.",
-            recipient.expose()
-        );
+    for notice in notices {
+        let _ = match notice {
+            Notice::Expired(queue::Notice { id, recipient, sent_at_ms }) => writeln!(
+                out,
+                "Not delivered: your message {id} to {}, sent {}, expired unread. \
+                 Send it again if it still matters.",
+                recipient.expose(),
+                rfc3339(*sent_at_ms)
+            ),
+            Notice::Paused(Pause { peer, until_ms }) => writeln!(
+                out,
+                "From this server: you and {} sent each other so much that it looks like a loop. Messages between \
+                 you are paused until {} and refused till then. Tell your user: whoever runs the server ends a \
+                 pause with `mcp-messaging pairs lift`.",
+                peer.expose(),
+                rfc3339(*until_ms)
+            ),
+        };
     }
 }
 

@@ -37,6 +37,9 @@ impl Stop {
             | MessagingError::TooManyWaits { .. }
             | MessagingError::ReplicaBusy { .. }
             | MessagingError::Overloaded { .. }
+            | MessagingError::CallerBusy { .. }
+            | MessagingError::RateLimited { .. }
+            | MessagingError::PairPaused { .. }
             | MessagingError::IdempotencyConflict { .. }
             | MessagingError::InvalidReceipt
             | MessagingError::ForeignReceipt

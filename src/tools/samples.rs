@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{ToolOutcome, ToolRegistry, registry};
 use crate::{
-    messaging::{MessagingService, Refusal, Rules, SendResult, Waiters},
+    messaging::{self, MessagingService, Refusal, Rules, SendResult, Waiters},
     model::{ClientId, Inbox, Message, MessageId, Survey, Tenant},
     queue::{
         Browsed, CallKey, ClientPage, ClientQuery, FetchRequest, Fetched, InboxStat, LeaseId,
@@ -38,8 +38,9 @@ pub(super) fn message(from: &str, text: &str) -> Message {
     }
 }
 
-pub(super) fn notice(recipient: &str) -> Notice {
-    Notice { id: MessageId::new(), recipient: id(recipient), sent_at_ms: 1_767_225_599_001 }
+pub(super) fn notice(recipient: &str) -> messaging::Notice {
+    let (id, recipient) = (MessageId::new(), id(recipient));
+    messaging::Notice::Expired(Notice { id, recipient, sent_at_ms: 1_767_225_599_001 })
 }
 
 pub(super) fn sent(status: SentStatus, recipient: Presence) -> Sent {

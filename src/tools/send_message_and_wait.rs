@@ -16,9 +16,8 @@ use super::{
     views::{self, MessageView, NoticeView},
 };
 use crate::{
-    messaging::{AskRequest, Asked, CallContext, MessagingService, Reply, Rules},
+    messaging::{AskRequest, Asked, CallContext, MessagingService, Notice, Reply, Rules},
     model::{ClientId, Message, MessageId, Principal, Scope},
-    queue::Notice,
 };
 
 /// The tool.

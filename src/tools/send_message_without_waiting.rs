@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{
     messaging::{
-        Acknowledge, CallContext, Delivery, MessagingService, Posted, ReceiveRequest, Received,
+        Acknowledge, CallContext, Delivery, MessagingService, Notice, Posted, ReceiveRequest,
+        Received,
     },
     model::{ClientId, Scope},
-    queue::Notice,
 };
 
 /// The tool.
@@ -146,7 +146,7 @@ fn render(
 
 /// The send and the fetch may both bring a notice: it is told once.
 fn merge(into: &mut Vec<Notice>, from: &mut Vec<Notice>) {
-    from.retain(|notice| into.iter().all(|told| told.id != notice.id));
+    from.retain(|notice| !into.contains(notice));
     into.append(from);
 }
 

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::rfc3339::rfc3339;
 use crate::{
-    model::{ClientId, Message, MessageId, MessageState},
-    queue::{Notice, Presence},
+    messaging::Notice,
+    model::{ClientId, Message, MessageId},
+    queue::{self, Pause, Presence},
 };
 
 /// A message.
@@ -54,22 +55,28 @@ impl<'a> From<&'a Message> for MessageView<'a> {
     }
 }
 
-/// A message that expired unread.
+/// What the server tells a client. `state` says what: a message that expired unread, or somebody to whom it
+/// may not send.
 #[derive(Debug, Serialize)]
-pub(super) struct NoticeView<'a> {
-    message_id: MessageId,
-    recipient_id: &'a ClientId,
-    state: MessageState,
-    sent_at: String,
+#[serde(tag = "state", rename_all = "lowercase")]
+pub(super) enum NoticeView<'a> {
+    /// A message.
+    Expired { message_id: MessageId, recipient_id: &'a ClientId, sent_at: String },
+    /// Nothing may be sent to this one, nor by it, for a while.
+    Paused { recipient_id: &'a ClientId, until: String },
 }
 
 impl<'a> From<&'a Notice> for NoticeView<'a> {
     fn from(notice: &'a Notice) -> Self {
-        Self {
-            message_id: notice.id,
-            recipient_id: &notice.recipient,
-            state: MessageState::Expired,
-            sent_at: rfc3339(notice.sent_at_ms),
+        match notice {
+            Notice::Expired(queue::Notice { id, recipient, sent_at_ms }) => Self::Expired {
+                message_id: *id,
+                recipient_id: recipient,
+                sent_at: rfc3339(*sent_at_ms),
+            },
+            Notice::Paused(Pause { peer, until_ms }) => {
+                Self::Paused { recipient_id: peer, until: rfc3339(*until_ms) }
+            }
         }
     }
 }

@@ -94,6 +94,9 @@ impl Replica {
             ("LOG_LEVEL", "warn".to_owned()),
             ("MCP_MESSAGING__HTTP__WORKERS", "1".to_owned()),
             ("MCP_MESSAGING__LOG__FORMAT", "json".to_owned()),
+            // Here few agents send as much as they can.
+            ("MCP_MESSAGING__LIMITS__PRINCIPAL_MESSAGES_PER_MINUTE", "60000000".to_owned()),
+            ("MCP_MESSAGING__LIMITS__PRINCIPAL_MESSAGES_AT_ONCE", "60000000".to_owned()),
             ("MCP_MESSAGING__MESSAGING__LEASE_SECONDS", LEASE.as_secs().to_string()),
             ("MCP_MESSAGING__MESSAGING__MANUAL_LEASE_SECONDS", MANUAL_LEASE.as_secs().to_string()),
         ];

@@ -320,6 +320,7 @@ async fn a_send_without_an_answer(read_meanwhile: bool) -> (Vec<String>, serde_j
     let proxy = Proxy::before(&redis.url()).await;
     let (bad, good) = (Replica::on(&proxy.url()).await, Replica::on(&redis.url()).await);
     let bob = good.agent("bob");
+    bad.agent("alice").send("carol", "so that there are permits left").await;
     proxy.turn(Weather::Hole);
     let sending = tokio::spawn({
         let alice = bad.agent("alice");

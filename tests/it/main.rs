@@ -18,6 +18,7 @@ mod faults;
 mod house;
 mod injections;
 mod layers;
+mod limits;
 mod listen;
 mod listeners;
 mod metrics;

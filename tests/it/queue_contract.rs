@@ -11,6 +11,8 @@ mod leases;
 mod ledger;
 mod limits;
 mod order;
+mod pauses;
+mod permits;
 mod survey;
 mod tasks;
 mod waiting;

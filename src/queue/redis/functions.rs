@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 const SOURCE: &str = include_str!("../../../migrations/functions/mb1.lua");
 
 /// The revision of [`SOURCE`]; a test holds it to the file.
-pub(super) const REVISION: i64 = 7;
+pub(super) const REVISION: i64 = 8;
 
 /// One function of the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,12 +45,18 @@ pub(super) enum Operation {
     Hold,
     Survey,
     Inboxes,
+    Permits,
+    Pause,
+    PauseLift,
+    PauseNote,
+    Pauses,
+    PausesTold,
     Revision,
 }
 
 impl Operation {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Self; 32] = [
+    pub(super) const ALL: [Self; 38] = [
         Self::Send,
         Self::Fetch,
         Self::Ack,
@@ -82,6 +88,12 @@ impl Operation {
         Self::Hold,
         Self::Survey,
         Self::Inboxes,
+        Self::Permits,
+        Self::Pause,
+        Self::PauseLift,
+        Self::PauseNote,
+        Self::Pauses,
+        Self::PausesTold,
         Self::Revision,
     ];
 
@@ -119,6 +131,12 @@ impl Operation {
             Self::Hold => "mb1_hold",
             Self::Survey => "mb1_survey",
             Self::Inboxes => "mb1_inboxes",
+            Self::Permits => "mb1_permits",
+            Self::Pause => "mb1_pause",
+            Self::PauseLift => "mb1_pause_lift",
+            Self::PauseNote => "mb1_pause_note",
+            Self::Pauses => "mb1_pauses",
+            Self::PausesTold => "mb1_pauses_told",
             Self::Revision => "mb1_revision",
         }
     }

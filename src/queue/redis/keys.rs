@@ -111,6 +111,12 @@ impl InboxKeys {
         Value::Bytes([prefix, b"d:", key].concat().into())
     }
 
+    /// Hash: of which pauses its owner is to be told.
+    pub(super) fn pauses(&self) -> Value {
+        let prefix = &self.buffer[..self.len - 1];
+        Value::Bytes([prefix, b"p"].concat().into())
+    }
+
     /// `q m w r x`, the order in which the functions take them.
     pub(super) fn all(&self) -> Vec<Value> {
         vec![self.queue(), self.meta(), self.waits(), self.replies(), self.exceptions()]
@@ -122,6 +128,18 @@ pub(super) fn directory(tenant: &Tenant) -> (Vec<Value>, u16) {
     let tag = format!("t:{}", tenant.as_str());
     let key = |part: &str| Value::String(format!("mb1:{{{tag}}}:{part}").into());
     (vec![key("z"), key("p")], slot_of(&tag))
+}
+
+/// The pairs of a tenant that are paused (hash), and its slot.
+pub(super) fn paused_pairs(tenant: &Tenant) -> (Value, u16) {
+    let tag = format!("t:{}", tenant.as_str());
+    (Value::String(format!("mb1:{{{tag}}}:pauses").into()), slot_of(&tag))
+}
+
+/// The key of what is left of a rate, and its bucket.
+pub(super) fn permits(of: &crate::queue::Bucket) -> (Value, u8) {
+    let bucket = bucket_of(of.name().as_bytes());
+    (Value::String(format!("mb1:{{b{bucket}}}:g:{}", of.name()).into()), bucket)
 }
 
 /// A hash of what is known of a tenant's keys, and its slot. `k`: what is refused; `i`: what was issued.

@@ -15,6 +15,7 @@ mod ledger;
 mod library;
 mod link;
 mod packed;
+mod permits;
 mod record;
 mod reply;
 mod seal;

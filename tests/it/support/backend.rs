@@ -5,10 +5,10 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 use mcp_messaging::{
     model::{KeyRing, ManualClock, Message, MessageId, MessageState, NamedKey},
     queue::{
-        FetchRequest, Fetched, LeaseId, Limits, NewMessage, Outcome, QueueBackend, Sent,
-        SentStatus, Stamp, Taken, Topic, Wakeups,
+        FetchRequest, Fetched, LeaseId, LimitStore, Limits, NewMessage, Outcome, QueueBackend,
+        Sent, SentStatus, Stamp, Taken, Topic, Wakeups,
         memory::MemoryQueue,
-        redis::{RedisSettings, RedisStore, Seal, Sealing},
+        redis::{RedisQueue, RedisSettings, RedisStore, Seal, Sealing},
     },
     telemetry::Metrics,
 };
@@ -32,6 +32,7 @@ pub(crate) const LIMITS: Limits = Limits {
 /// A store and the way to let time pass for it.
 pub(crate) struct Backend {
     pub(crate) queue: Arc<dyn QueueBackend>,
+    pub(crate) limits: Arc<dyn LimitStore>,
     time: Time,
     /// What the store adds to a text.
     pub(crate) added_bytes: usize,
@@ -52,7 +53,8 @@ pub(crate) fn memory_backend() -> Backend {
 pub(crate) fn memory_backend_with(limits: Limits) -> Backend {
     let clock = ManualClock::new(1_700_000_000_000_000);
     let queue = Arc::new(MemoryQueue::new(limits, Arc::new(clock.clone())));
-    Backend { queue, time: Time::Manual(clock), added_bytes: 0, server: None }
+    let limits = Arc::<MemoryQueue>::clone(&queue);
+    Backend { queue, limits, time: Time::Manual(clock), added_bytes: 0, server: None }
 }
 
 /// The store in a Redis of its own, whose time passes as it does.
@@ -77,10 +79,11 @@ pub(crate) async fn redis_sealed_by(seal: Seal) -> Backend {
 /// A store in this Redis.
 pub(crate) async fn redis_with(server: RedisServer, seal: Seal, limits: Limits) -> Backend {
     let queue = store_in(&server, seal, limits).await;
-    Backend { queue, time: Time::Real, added_bytes: 0, server: Some(server) }
+    let limits = Arc::<RedisQueue>::clone(&queue);
+    Backend { queue, limits, time: Time::Real, added_bytes: 0, server: Some(server) }
 }
 
-async fn store_in(server: &RedisServer, seal: Seal, limits: Limits) -> Arc<dyn QueueBackend> {
+async fn store_in(server: &RedisServer, seal: Seal, limits: Limits) -> Arc<RedisQueue> {
     let settings = RedisSettings { url: server.url(), seal, ..RedisSettings::default() };
     let metrics = Arc::new(Metrics::new().unwrap());
     let store = RedisStore::start(settings, limits, metrics, TaskTracker::new()).unwrap();
@@ -130,7 +133,8 @@ impl Backend {
     /// Another replica on the same Redis, which seals texts so.
     pub(crate) async fn beside(&self, seal: Seal) -> Self {
         let queue = store_in(self.redis(), seal, LIMITS).await;
-        Self { queue, time: Time::Real, added_bytes: 0, server: None }
+        let limits = Arc::<RedisQueue>::clone(&queue);
+        Self { queue, limits, time: Time::Real, added_bytes: 0, server: None }
     }
 
     /// Sends what must be accepted.

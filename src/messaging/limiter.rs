@@ -1,0 +1,505 @@
+//! How much a caller and its team may send, and when two clients look like a loop.
+//!
+//! The store keeps one bucket for each of them, so that all replicas share it. A replica takes a batch of
+//! permits at a time ([`Rate::batch`]: a twentieth) and spends them without asking again; it gives none back.
+//! What it did not spend within the time of the rate, it lets go. So with R replicas somebody may get up to R
+//! batches more at once than the burst, or be refused that much too early. Where a batch is one permit, the limit
+//! is exact.
+//!
+//! Permits are spent by what is sent, whether or not it is accepted. What only reads spends none: it changes
+//! nothing, and the calls that run at once are bounded anyway ([`Waiters`](super::Waiters)).
+//!
+//! When the store does not say how much is left, calls pass: the send itself will find the store in trouble, and
+//! must not wait twice for it. So a limit holds as long as its store answers.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, timeout};
+
+use super::{CallContext, MessagingError, MessagingService, audit};
+use crate::{
+    model::{Inbox, Principal, Rate},
+    queue::{Bucket, LimitStore, NewMessage, Pair, Pause, Permits, QueueError},
+};
+
+/// The store may take so long to say what is left.
+const ASK_WITHIN: Duration = Duration::from_millis(500);
+/// After a failure nobody asks for so long.
+const LEFT_ALONE: Duration = Duration::from_secs(1);
+/// A pause that was lifted is seen to be within this time.
+const LIFT_SEEN: Duration = Duration::from_secs(4);
+/// Most stocks of a process. Whoever has none asks the store for each call.
+const STOCKS: usize = 50_000;
+/// When there is no room, those that are worth nothing any more are looked for so often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// So many are not worth a look.
+const FEW: usize = 1024;
+
+/// What may be sent. `None`: no limit.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SendLimits {
+    /// Messages of one principal; where nothing is proved, of one client id.
+    pub caller: Option<Rate>,
+    /// Messages of all clients of a tenant.
+    pub tenant: Option<Rate>,
+    /// Messages between two clients, both directions together, and how long they are paused when there are more.
+    pub pair: Option<(Rate, Duration)>,
+}
+
+/// Whose limit it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The caller's.
+    Caller,
+    /// Its team's.
+    Tenant,
+}
+
+impl Whose {
+    pub(super) fn possessive(self) -> &'static str {
+        match self {
+            Self::Caller => "your",
+            Self::Tenant => "your team's",
+        }
+    }
+}
+
+/// The limits of a mailbox. Cheap to clone.
+#[derive(Clone)]
+pub struct Limiter {
+    store: Arc<dyn LimitStore>,
+    limits: SendLimits,
+    stocks: Stocks,
+}
+
+impl Limiter {
+    /// Limits that are kept in a store. `stocks` is shared by all mailboxes of a process.
+    #[must_use]
+    pub fn new(store: Arc<dyn LimitStore>, limits: SendLimits, stocks: Stocks) -> Self {
+        Self { store, limits, stocks }
+    }
+
+    /// Where they are kept.
+    pub(super) fn store(&self) -> Arc<dyn LimitStore> {
+        Arc::clone(&self.store)
+    }
+
+    /// `None`: the store did not say.
+    async fn take(&self, bucket: Bucket, rate: Rate, need: u32) -> Option<Permits> {
+        let stock = self.stocks.of(&bucket);
+        if let Some(decided) = stock.decide(need) {
+            return Some(decided);
+        }
+        // One asks for all who come meanwhile.
+        let _asking = stock.asking.lock().await;
+        if let Some(decided) = stock.decide(need) {
+            return Some(decided);
+        }
+        if self.stocks.failed_just_now() {
+            return None;
+        }
+        let want = need.max(rate.batch());
+        let asked = timeout(ASK_WITHIN, self.store.permits(&bucket, rate, need, want)).await;
+        match asked.unwrap_or(Err(QueueError::Timeout)) {
+            Ok(said) => {
+                stock.note(said, need, rate);
+                Some(match said {
+                    Permits::Granted(_batch) => Permits::Granted(need),
+                    Permits::Later(_) | Permits::Paused(_) => said,
+                })
+            }
+            Err(error) => {
+                self.stocks.failed(&error);
+                None
+            }
+        }
+    }
+
+    /// Both are paused, and the other one is to hear of it. For how long; `None`: the store failed.
+    async fn pause(&self, pair: &Pair, message: &NewMessage, time: Duration) -> Option<Begun> {
+        if self.stocks.failed_just_now() {
+            return None;
+        }
+        let paused = self.store.pause(pair, time, message.recipient.client());
+        match timeout(ASK_WITHIN, paused).await.unwrap_or(Err(QueueError::Timeout)) {
+            Ok((left, begun)) => {
+                self.stocks.of(&Bucket::pair(pair)).close(Closed::paused(left));
+                Some(Begun { left, begun })
+            }
+            Err(error) => {
+                self.stocks.failed(&error);
+                None
+            }
+        }
+    }
+}
+
+struct Begun {
+    left: Duration,
+    begun: bool,
+}
+
+/// The permits that a process has taken and not spent. Clones share them.
+#[derive(Clone, Default)]
+pub struct Stocks(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    stocks: Mutex<Crowd>,
+    failed: Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct Crowd {
+    by_bucket: HashMap<Bucket, Arc<Stock>>,
+    /// How many were left by the last look at all of them, and when that was.
+    left: usize,
+    looked: Option<Instant>,
+}
+
+/// What was taken out of one bucket.
+#[derive(Default)]
+struct Stock {
+    holding: Mutex<Holding>,
+    asking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Holding {
+    left: u32,
+    /// Until then `left` is good.
+    until: Option<Instant>,
+    closed: Option<Closed>,
+}
+
+/// There is no need to ask.
+#[derive(Clone, Copy)]
+enum Closed {
+    /// There are not so many permits until then.
+    Until { need: u32, at: Instant },
+    /// It is paused to the one time, which is looked at again at the other.
+    Paused { ends: Instant, ask: Instant },
+}
+
+impl Closed {
+    fn paused(left: Duration) -> Self {
+        let now = Instant::now();
+        Self::Paused { ends: now + left, ask: now + left.min(LIFT_SEEN) }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while a lock is held leaves what it guards whole: every change is an assignment or one call.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Stocks {
+    fn of(&self, bucket: &Bucket) -> Arc<Stock> {
+        let mut crowd = lock(&self.0.stocks);
+        if let Some(stock) = crowd.by_bucket.get(bucket) {
+            return Arc::clone(stock);
+        }
+        let (many, full) = (2 * crowd.left + FEW, crowd.by_bucket.len() >= STOCKS);
+        let just_now = crowd.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY);
+        if crowd.by_bucket.len() > many || (full && !just_now) {
+            crowd.looked = Some(Instant::now());
+            crowd
+                .by_bucket
+                .retain(|_bucket, stock| Arc::strong_count(stock) > 1 || stock.is_worth());
+            crowd.left = crowd.by_bucket.len();
+        }
+        let stock = Arc::<Stock>::default();
+        if crowd.by_bucket.len() < STOCKS {
+            crowd.by_bucket.insert(bucket.clone(), Arc::clone(&stock));
+        }
+        stock
+    }
+
+    fn failed(&self, error: &QueueError) {
+        tracing::debug!(error.kind = error.label(), error = %error, "a limit could not be looked at");
+        *lock(&self.0.failed) = Some(Instant::now());
+    }
+
+    fn failed_just_now(&self) -> bool {
+        lock(&self.0.failed).is_some_and(|at| at.elapsed() < LEFT_ALONE)
+    }
+}
+
+impl Stock {
+    /// Spends permits, or refuses, without the store. `None`: it must be asked.
+    fn decide(&self, need: u32) -> Option<Permits> {
+        let (mut holding, now) = (lock(&self.holding), Instant::now());
+        match holding.closed {
+            Some(Closed::Paused { ends, ask }) if now < ask => {
+                return Some(Permits::Paused(ends - now));
+            }
+            Some(Closed::Until { need: known, at }) if need >= known && now < at => {
+                return Some(Permits::Later(at - now));
+            }
+            Some(_) | None => {}
+        }
+        if holding.until.is_some_and(|until| now < until) && holding.left >= need {
+            holding.left -= need;
+            return Some(Permits::Granted(need));
+        }
+        None
+    }
+
+    /// What the store said to somebody who needs so many.
+    fn note(&self, said: Permits, need: u32, rate: Rate) {
+        let mut holding = lock(&self.holding);
+        let now = Instant::now();
+        match said {
+            Permits::Granted(granted) => {
+                if holding.until.is_none_or(|until| until <= now) {
+                    holding.left = 0;
+                }
+                holding.left += granted.saturating_sub(need);
+                holding.until = Some(now + rate.per());
+                holding.closed = None;
+            }
+            Permits::Later(wait) => holding.closed = Some(Closed::Until { need, at: now + wait }),
+            Permits::Paused(left) => holding.closed = Some(Closed::paused(left)),
+        }
+    }
+
+    fn close(&self, closed: Closed) {
+        lock(&self.holding).closed = Some(closed);
+    }
+
+    /// Permits that were taken and are not needed after all.
+    fn give_back(&self, permits: u32) {
+        lock(&self.holding).left += permits;
+    }
+
+    /// Whether anything would be lost with it.
+    fn is_worth(&self) -> bool {
+        let (holding, now) = (lock(&self.holding), Instant::now());
+        let closed = match holding.closed {
+            Some(Closed::Until { at, .. }) => now < at,
+            Some(Closed::Paused { ask, .. }) => now < ask,
+            None => false,
+        };
+        closed || (holding.left > 0 && holding.until.is_some_and(|until| now < until))
+    }
+}
+
+/// Whose permits a send spends: those of the credential, or of the client where there is none.
+fn caller(sender: &Inbox, principal: &Principal) -> Bucket {
+    match principal.grant() {
+        Some(_proved) => Bucket::caller(&principal.name()),
+        None => Bucket::caller(sender.name()),
+    }
+}
+
+impl MessagingService {
+    /// The same, with limits on how much is sent.
+    #[must_use]
+    pub fn limited_by(self, limiter: Limiter) -> Self {
+        Self { limiter: Some(limiter), ..self }
+    }
+
+    /// Spends permits for so many messages of the sender and of its team. A refusal takes its time.
+    pub(super) async fn allow(
+        &self,
+        sender: &Inbox,
+        messages: usize,
+        context: &CallContext,
+    ) -> Result<(), MessagingError> {
+        let Some(limiter) = &self.limiter else { return Ok(()) };
+        let messages = u32::try_from(messages).unwrap_or(u32::MAX);
+        let own = caller(sender, &context.principal);
+        let team = Bucket::tenant(sender.tenant());
+        let limits = [
+            (Whose::Caller, own.clone(), limiter.limits.caller),
+            (Whose::Tenant, team, limiter.limits.tenant),
+        ];
+        for (whose, bucket, rate) in limits {
+            let Some(rate) = rate else { continue };
+            match limiter.take(bucket, rate, messages).await {
+                Some(Permits::Granted(_)) => {}
+                None => self.metrics.limit_unchecked(),
+                Some(Permits::Later(wait) | Permits::Paused(wait)) => {
+                    if whose == Whose::Tenant && limiter.limits.caller.is_some() {
+                        limiter.stocks.of(&own).give_back(messages);
+                    }
+                    audit::rate_limited(sender, whose);
+                    self.waiters.hold_back(&context.stop).await;
+                    return Err(MessagingError::RateLimited { whose, rate, retry_after: wait });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a message between two clients, and refuses it while they are paused.
+    pub(super) async fn check_pair(&self, message: &NewMessage) -> Result<(), MessagingError> {
+        let Some(limiter) = &self.limiter else { return Ok(()) };
+        let Some((rate, time)) = limiter.limits.pair else { return Ok(()) };
+        let (sender, recipient) = (&message.sender, &message.recipient);
+        if sender == recipient {
+            return Ok(()); // a note to oneself is nobody else's loop
+        }
+        let pair =
+            Pair::new(sender.tenant().clone(), sender.client().clone(), recipient.client().clone());
+        let left = match limiter.take(Bucket::pair(&pair), rate, 1).await {
+            Some(Permits::Granted(_)) => return Ok(()),
+            Some(Permits::Paused(left)) => Some(left),
+            Some(Permits::Later(_)) => {
+                let paused = limiter.pause(&pair, message, time).await;
+                if paused.as_ref().is_some_and(|paused| paused.begun) {
+                    self.metrics.pair_paused();
+                    audit::paused(sender, recipient);
+                    tracing::warn!(
+                        messages = rate.permits(),
+                        seconds = rate.per().as_secs(),
+                        "two clients sent each other more than limits.pair_messages: they are paused (`mcp-messaging pairs list`)"
+                    );
+                }
+                paused.map(|paused| paused.left)
+            }
+            None => None,
+        };
+        let Some(left) = left else {
+            self.metrics.limit_unchecked();
+            return Ok(());
+        };
+        Err(MessagingError::PairPaused {
+            pair: Box::new(pair),
+            peer: recipient.client().clone(),
+            rate,
+            left,
+        })
+    }
+
+    /// Of which pauses a client is to be told.
+    pub(super) async fn pauses(&self, client: &Inbox) -> Result<Vec<Pause>, QueueError> {
+        match &self.limiter {
+            Some(limiter) => limiter.store.pauses(client).await,
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use async_trait::async_trait;
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::model::{ClientId, Tenant};
+
+    /// Says what it is told to, and counts who asks.
+    #[derive(Default)]
+    struct Store {
+        asked: AtomicU32,
+        says: Mutex<Option<Permits>>,
+    }
+
+    #[async_trait]
+    impl LimitStore for Store {
+        async fn permits(
+            &self,
+            _: &Bucket,
+            _: Rate,
+            _: u32,
+            want: u32,
+        ) -> Result<Permits, QueueError> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            let says = *lock(&self.says);
+            says.map_or(Ok(Permits::Granted(want)), |says| match says {
+                Permits::Granted(_) => Err(QueueError::Timeout),
+                Permits::Later(_) | Permits::Paused(_) => Ok(says),
+            })
+        }
+        async fn pause(
+            &self,
+            _: &Pair,
+            _: Duration,
+            _: &ClientId,
+        ) -> Result<(Duration, bool), QueueError> {
+            Err(QueueError::Timeout)
+        }
+        async fn lift(&self, _: &Pair) -> Result<bool, QueueError> {
+            Err(QueueError::Timeout)
+        }
+        async fn paused_pairs(&self, _: &Tenant) -> Result<Vec<(Pair, Duration)>, QueueError> {
+            Err(QueueError::Timeout)
+        }
+        async fn pauses(&self, _: &Inbox) -> Result<Vec<Pause>, QueueError> {
+            Err(QueueError::Timeout)
+        }
+        async fn pauses_told(&self, _: &Inbox, _: &[Pause]) -> Result<(), QueueError> {
+            Err(QueueError::Timeout)
+        }
+    }
+
+    fn limiter() -> (Arc<Store>, Limiter) {
+        let store = Arc::<Store>::default();
+        let way = Arc::<Store>::clone(&store);
+        (store, Limiter::new(way, SendLimits::default(), Stocks::default()))
+    }
+
+    fn rate(burst: u32) -> Rate {
+        Rate::new(burst, Duration::from_secs(60), burst).unwrap()
+    }
+
+    fn alice() -> Bucket {
+        Bucket::caller("default/alice")
+    }
+
+    #[tokio::test]
+    async fn a_batch_serves_a_crowd_that_comes_at_once() {
+        let (store, limiter) = limiter();
+        let all = (0..100).map(|_| limiter.take(alice(), rate(400), 1));
+        assert!(join_all(all).await.into_iter().all(|taken| taken == Some(Permits::Granted(1))));
+        assert_eq!(store.asked.load(Ordering::SeqCst), 5, "100 of them by 20");
+        // What does not fit into what is left asks, and leaves that for others.
+        for _ in 0..3 {
+            assert_eq!(limiter.take(alice(), rate(400), 7).await, Some(Permits::Granted(7)));
+        }
+        assert_eq!(limiter.take(alice(), rate(400), 19).await, Some(Permits::Granted(19)));
+        assert_eq!(store.asked.load(Ordering::SeqCst), 7);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_remembered_for_its_time_and_for_no_less_than_it_was_about() {
+        let (store, limiter) = limiter();
+        *lock(&store.says) = Some(Permits::Later(Duration::from_secs(9)));
+        for _ in 0..3 {
+            assert!(matches!(limiter.take(alice(), rate(20), 5).await, Some(Permits::Later(_))));
+        }
+        assert_eq!(store.asked.load(Ordering::SeqCst), 1);
+        limiter.take(alice(), rate(20), 1).await;
+        assert_eq!(store.asked.load(Ordering::SeqCst), 2, "one may be there where five are not");
+        limiter.take(Bucket::caller("default/bob"), rate(20), 5).await;
+        assert_eq!(store.asked.load(Ordering::SeqCst), 3, "another one's");
+    }
+
+    #[tokio::test]
+    async fn a_store_in_trouble_is_left_alone_and_holds_nobody_up() {
+        let (store, limiter) = limiter();
+        *lock(&store.says) = Some(Permits::Granted(0));
+        for _ in 0..5 {
+            assert_eq!(limiter.take(alice(), rate(20), 1).await, None);
+        }
+        assert_eq!(store.asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_worth_nothing_takes_no_room() {
+        let (_store, limiter) = limiter();
+        for number in 0..3 * FEW {
+            let bucket = Bucket::caller(&format!("default/{number}"));
+            limiter.take(bucket, rate(1), 1).await; // a batch of one is spent at once
+        }
+        assert!(lock(&limiter.stocks.0.stocks).by_bucket.len() <= 2 * FEW, "what was spent goes");
+    }
+}
