@@ -170,11 +170,12 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
     let (rules, http_config) =
         (Arc::new(settings::rules(config)), Arc::new(settings::http(config)?));
 
+    let auth = Arc::new(auth::Auth::read(config)?);
+    auth.attend(&background);
     let make_state = {
         let (store, metrics) = (store.clone(), Arc::clone(&metrics));
         let (leaving, stop) = (leaving.clone(), stop.clone());
         let (http_config, settling) = (Arc::clone(&http_config), settling.clone());
-        let auth = Arc::new(auth::Auth::read(config)?);
         let (send_limits, stocks) = (settings::send_limits(config), Stocks::default());
         move || {
             let (queue, limits, credentials) = match store.queue() {
@@ -347,7 +348,7 @@ fn announce(
         if let Some(ops) = ops {
             tracing::info!(address = %ops, "serving metrics and probes");
         }
-        if !endpoint.ip().is_loopback() && config.auth.mode != "key" {
+        if !endpoint.ip().is_loopback() && !config.proves_callers() {
             tracing::warn!(
                 "anybody who reaches {endpoint} can read and send as any client: auth.mode is none"
             );
