@@ -140,16 +140,15 @@ impl Signer {
 
     /// With the key that RFC 7515 publishes in its appendix A.2: it is nobody's.
     pub(crate) fn rs256(id: &str) -> Self {
-        let [n, e, d, p, q, dp, dq, qi] =
-            PUBLISHED.map(|part| URL_SAFE_NO_PAD.decode(part).unwrap());
+        let part = |at: usize| URL_SAFE_NO_PAD.decode(PUBLISHED[at]).unwrap();
         let pair = RsaKeyPair::from_components(&rsa::KeyPairComponents {
-            public_key: rsa::PublicKeyComponents { n, e },
-            d,
-            p,
-            q,
-            dP: dp,
-            dQ: dq,
-            qInv: qi,
+            public_key: rsa::PublicKeyComponents { n: part(0), e: part(1) },
+            d: part(2),
+            p: part(3),
+            q: part(4),
+            dP: part(5),
+            dQ: part(6),
+            qInv: part(7),
         });
         Self { id: id.to_owned(), pair: Pair::Rs256(Box::new(pair.unwrap())) }
     }

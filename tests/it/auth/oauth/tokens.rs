@@ -5,7 +5,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::{ALL, Guarded, METADATA_AT, Signer, now};
+use super::{ALL, Guarded, METADATA_AT, Signer, changed, now};
 use crate::{
     auth::{
         doors::{Door, SECRET, Said, Whose, doors},
@@ -41,143 +41,113 @@ async fn untouched(guarded: &Guarded) {
 /// A token that says HS256, with the public half of a key for a secret.
 fn mac_by(key: &Signer, secret: &[u8], claims: &Value) -> String {
     let header = json!({"alg": "HS256", "kid": key.id, "typ": "at+jwt"});
-    let part = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
-    let signed = format!("{}.{}", part(&header), part(claims));
+    let signed = format!("{}.{}", encoded(&header), encoded(claims));
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).unwrap();
     mac.update(signed.as_bytes());
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
 }
 
-/// Each wrong token, and what the audit log calls it.
-fn wrong(guarded: &Guarded) -> Vec<(&'static str, &'static str, Option<String>)> {
-    let claims = guarded.claims("acme", "alice", ALL);
+/// A wrong token: what it is, what the audit log calls it, and itself.
+type Wrong = (&'static str, &'static str, String);
+
+fn encoded(part: &Value) -> String {
+    URL_SAFE_NO_PAD.encode(part.to_string())
+}
+
+/// Good ones that were broken.
+fn broken(guarded: &Guarded) -> Vec<Wrong> {
     let good = guarded.token("acme", "alice", ALL);
     let (signed, signature) = good.rsplit_once('.').unwrap();
-    let (header, body) = signed.split_once('.').unwrap();
-    let (_, other_signature) = good_of(guarded, "bob");
-    let stranger = Signer::ed25519(&guarded.ed25519.id);
-    let unknown = Signer::ed25519("unknown");
+    let (header, _) = signed.split_once('.').unwrap();
+    let other = guarded.token("acme", "bob", ALL);
+    let (_, other) = other.rsplit_once('.').unwrap();
+    let other_body = encoded(&guarded.claims("acme", "bob", ALL));
+    let key = sealed(&crate::auth::key("acme", "alice", "read,send,admin"));
+    let long = guarded.with_claims(json!({"pad": "x".repeat(9000)}));
+    let critical = guarded.with_header(json!({"crit": ["exp"]}));
+    vec![
+        ("an empty one", "malformed", String::new()),
+        ("a word", "malformed", "token".to_owned()),
+        ("a key of mode key", "malformed", key),
+        ("a long one", "malformed", long),
+        ("one without its signature", "malformed", signed.to_owned()),
+        ("something critical in it", "malformed", critical),
+        ("an empty signature", "wrong_signature", format!("{signed}.")),
+        ("the signature of another", "wrong_signature", format!("{signed}.{other}")),
+        ("other claims", "wrong_signature", format!("{header}.{other_body}.{signature}")),
+    ]
+}
+
+/// Those that nobody of the authorization server signed.
+fn forged(guarded: &Guarded) -> Vec<Wrong> {
+    let claims = guarded.claims("acme", "alice", ALL);
+    let good = guarded.token("acme", "alice", ALL);
+    let [_, body, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("{good}") };
+    let none = encoded(&json!({"alg": "none", "kid": "ed", "typ": "at+jwt"}));
+    let (unknown, stranger) = (Signer::ed25519("unknown"), Signer::ed25519("ed"));
+    let as_signed = |key: &Signer| key.sign(&key.header(), &claims);
+    let as_es256 = json!({"alg": "ES256", "kid": "rs", "typ": "at+jwt"});
+    let as_es256 = guarded.es256.sign(&as_es256, &claims);
+    let key_along = json!({"jwk": stranger.public(), "jku": "http://127.0.0.1:9/keys"});
+    let key_along = stranger.sign(&changed(stranger.header(), key_along), &claims);
     let public = guarded.rs256.public();
     let modulus = URL_SAFE_NO_PAD.decode(public["n"].as_str().unwrap()).unwrap();
-    let text = |text: &Value| text.to_string().into_bytes();
+    let mac = |secret: &[u8]| mac_by(&guarded.rs256, secret, &claims);
+    let nameless = guarded.with_header(json!({"kid": null}));
+    vec![
+        ("no algorithm", "wrong_algorithm", format!("{none}.{body}.")),
+        ("no algorithm and a signature", "wrong_algorithm", format!("{none}.{body}.{signature}")),
+        ("a MAC by the modulus", "wrong_algorithm", mac(&modulus)),
+        ("a MAC by the public key", "wrong_algorithm", mac(public.to_string().as_bytes())),
+        ("a MAC by nothing", "wrong_algorithm", mac(b"")),
+        ("another algorithm than its key's", "wrong_algorithm", as_es256),
+        ("another key under a known name", "wrong_signature", as_signed(&stranger)),
+        ("its own key beside it", "wrong_signature", key_along),
+        ("an unknown key", "unknown_signing_key", as_signed(&unknown)),
+        ("no name of a key", "unknown_signing_key", nameless),
+    ]
+}
+
+/// Those that the authorization server did sign, for something else.
+fn misused(guarded: &Guarded) -> Vec<Wrong> {
     let header_as = |changes| guarded.with_header(changes);
     let claims_as = |changes| guarded.with_claims(changes);
-    let part = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
-    let none = part(&json!({"alg": "none", "kid": "ed", "typ": "at+jwt"}));
-    let as_es256 = json!({"alg": "ES256", "kid": "rs", "typ": "at+jwt"});
-    let with_own_key = json!({"jwk": stranger.public(), "jku": "http://127.0.0.1:9/keys"});
-    let stolen = json!({"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}});
-    let key = crate::auth::key("acme", "alice", "read,send,admin");
-    let rows = [
-        ("no token", "missing", None),
-        ("an empty one", "malformed", Some(String::new())),
-        ("a word", "malformed", Some("token".to_owned())),
-        ("a key of mode key", "malformed", Some(sealed(&key))),
-        ("a long one", "malformed", Some(claims_as(json!({"pad": "x".repeat(9000)})))),
-        ("without its signature", "malformed", Some(signed.to_owned())),
-        ("with an empty signature", "wrong_signature", Some(format!("{signed}."))),
-        (
-            "the signature of another",
-            "wrong_signature",
-            Some(format!("{signed}.{other_signature}")),
-        ),
-        (
-            "changed",
-            "wrong_signature",
-            Some(format!("{header}.{}.{signature}", part(&json!({"sub": "alice"})))),
-        ),
-        ("signed by nobody", "wrong_algorithm", Some(format!("{none}.{body}."))),
-        (
-            "signed by nobody, with a signature",
-            "wrong_algorithm",
-            Some(format!("{none}.{body}.{signature}")),
-        ),
-        (
-            "a MAC by the modulus",
-            "wrong_algorithm",
-            Some(mac_by(&guarded.rs256, &modulus, &claims)),
-        ),
-        (
-            "a MAC by the public key",
-            "wrong_algorithm",
-            Some(mac_by(&guarded.rs256, &text(&public), &claims)),
-        ),
-        ("a MAC by nothing", "wrong_algorithm", Some(mac_by(&guarded.rs256, b"", &claims))),
-        (
-            "another algorithm than its key's",
-            "wrong_algorithm",
-            Some(guarded.es256.sign(&as_es256, &claims)),
-        ),
-        (
-            "another key under a known name",
-            "wrong_signature",
-            Some(stranger.sign(&stranger.header(), &claims)),
-        ),
-        (
-            "its own key beside it",
-            "wrong_signature",
-            Some(stranger.sign(&super::changed(stranger.header(), with_own_key), &claims)),
-        ),
-        ("an unknown key", "unknown_signing_key", Some(unknown.sign(&unknown.header(), &claims))),
-        ("without the name of a key", "unknown_signing_key", Some(header_as(json!({"kid": null})))),
-        ("with something critical", "malformed", Some(header_as(json!({"crit": ["exp"]})))),
-        ("without a type", "wrong_type", Some(header_as(json!({"typ": null})))),
-        ("a token about a logout", "wrong_type", Some(header_as(json!({"typ": "logout+jwt"})))),
-        (
-            "an ID token",
-            "wrong_type",
-            Some(id_token(guarded, &json!({"nonce": "n", "scope": null}))),
-        ),
-        (
-            "an ID token with scopes",
-            "wrong_type",
-            Some(id_token(guarded, &json!({"at_hash": "h"}))),
-        ),
-        ("an ID token of Keycloak", "wrong_type", Some(id_token(guarded, &json!({"typ": "ID"})))),
-        ("bound to a key", "wrong_type", Some(claims_as(stolen))),
-        (
-            "another issuer",
-            "wrong_issuer",
-            Some(claims_as(json!({"iss": "https://evil.example.com"}))),
-        ),
-        (
-            "the issuer with a slash",
-            "wrong_issuer",
-            Some(claims_as(json!({"iss": format!("{}/", guarded.issuer.url)}))),
-        ),
-        ("no issuer", "wrong_claim", Some(claims_as(json!({"iss": null})))),
-        (
-            "another audience",
-            "wrong_audience",
-            Some(claims_as(json!({"aud": "https://mailbox.example.com"}))),
-        ),
-        ("other audiences", "wrong_audience", Some(claims_as(json!({"aud": ["a", "b"]})))),
-        ("no audience", "wrong_audience", Some(claims_as(json!({"aud": null})))),
-        ("expired", "expired", Some(claims_as(json!({"exp": now() - 31})))),
-        ("without an end", "wrong_claim", Some(claims_as(json!({"exp": null})))),
-        ("before its time", "not_yet_valid", Some(claims_as(json!({"nbf": now() + 120})))),
-    ];
-    rows.into()
-}
-
-fn good_of(guarded: &Guarded, client: &str) -> (String, String) {
-    let token = guarded.token("acme", client, ALL);
-    let (signed, signature) = token.rsplit_once('.').unwrap();
-    (signed.to_owned(), signature.to_owned())
-}
-
-/// An ID token for this audience, as one gets where the audience was set to the id of the client.
-fn id_token(guarded: &Guarded, more: &Value) -> String {
-    let claims = super::changed(guarded.claims("acme", "alice", ALL), more.clone());
-    let header = super::changed(guarded.ed25519.header(), json!({"typ": "JWT"}));
-    guarded.ed25519.sign(&header, &claims)
+    // As one gets them where the audience was set to the id of the client.
+    let id_token = |more: Value| {
+        let claims = changed(guarded.claims("acme", "alice", ALL), more);
+        let header = changed(guarded.ed25519.header(), json!({"typ": "JWT"}));
+        guarded.ed25519.sign(&header, &claims)
+    };
+    let slash = format!("{}/", guarded.issuer.url);
+    let bound = json!({"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}});
+    let other_audience = json!({"aud": "https://mailbox.example.com"});
+    vec![
+        ("no type", "wrong_type", header_as(json!({"typ": null}))),
+        ("a token about a logout", "wrong_type", header_as(json!({"typ": "logout+jwt"}))),
+        ("an ID token", "wrong_type", id_token(json!({"nonce": "n", "scope": null}))),
+        ("an ID token with scopes", "wrong_type", id_token(json!({"at_hash": "h"}))),
+        ("an ID token of Keycloak", "wrong_type", id_token(json!({"typ": "ID"}))),
+        ("a token that is bound to a key", "wrong_type", claims_as(bound)),
+        ("another issuer", "wrong_issuer", claims_as(json!({"iss": "https://evil.example"}))),
+        ("the issuer with a slash", "wrong_issuer", claims_as(json!({"iss": slash}))),
+        ("no issuer", "wrong_claim", claims_as(json!({"iss": null}))),
+        ("another audience", "wrong_audience", claims_as(other_audience)),
+        ("other audiences", "wrong_audience", claims_as(json!({"aud": ["a", "b"]}))),
+        ("no audience", "wrong_audience", claims_as(json!({"aud": null}))),
+        ("a token that has expired", "expired", claims_as(json!({"exp": now() - 31}))),
+        ("no end", "wrong_claim", claims_as(json!({"exp": null}))),
+        ("a token before its time", "not_yet_valid", claims_as(json!({"nbf": now() + 120}))),
+    ]
 }
 
 async fn no_door_opens_to_what_is_no_token_for_this_server(store: Store) {
     let audit = ("MCP_MESSAGING__LOG__AUDIT", "true");
     let guarded = planted(store, &[audit]).await;
     let mut labels = Vec::new();
-    for (what, label, token) in wrong(&guarded) {
+    let none = ("no token", "missing", None);
+    let wrong = [broken(&guarded), forged(&guarded), misused(&guarded)].into_iter().flatten();
+    let wrong = wrong.map(|(what, label, token)| (what, label, Some(token)));
+    for (what, label, token) in [none].into_iter().chain(wrong) {
         let mut agent = guarded.site.here().agent("somebody");
         agent.key = token;
         for door in doors() {
@@ -194,14 +164,14 @@ async fn no_door_opens_to_what_is_no_token_for_this_server(store: Store) {
             labels.push(label);
         }
     }
-    // A token in the query is none.
+    // A token in the query is none, and refused for being there.
     let mut agent = guarded.site.here().agent("somebody");
     let good = guarded.token("acme", "alice", ALL);
     agent.url = format!("{}?access_token={good}", agent.url);
-    assert_eq!(doors()[0].knock(&agent).await.status, 401);
-    labels.push("missing");
+    assert_eq!(doors()[0].knock(&agent).await.status, 400);
     // Two of them are none either.
-    let twice = agent.with_key(&good).post().header("authorization", format!("Bearer {good}"));
+    let agent = guarded.site.here().agent("somebody").with_key(&good);
+    let twice = agent.post().header("authorization", format!("Bearer {good}"));
     assert_eq!(twice.json(&json!({})).send().await.unwrap().status(), 401);
     labels.push("malformed");
     untouched(&guarded).await;
