@@ -134,3 +134,36 @@ async fn nothing_of_tokens_and_clients_is_in_the_log() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_a_token_must_be_and_whom_it_names_can_be_said() {
+    let guarded = Guarded::open(
+        Store::Memory,
+        &[
+            ("MCP_MESSAGING__OAUTH__AUDIENCE", "4be6b9e2"),
+            ("MCP_MESSAGING__OAUTH__CLIENT_CLAIM", "preferred_username"),
+            ("MCP_MESSAGING__OAUTH__WINDOWS", "false"),
+            ("MCP_MESSAGING__OAUTH__LEEWAY_SECONDS", "0"),
+        ],
+    )
+    .await;
+    let named = json!({"aud": "4be6b9e2", "preferred_username": "alice.smith"});
+    let agent = |more: serde_json::Value| {
+        let token = guarded.with_claims(changed(named.clone(), more));
+        guarded.site.here().agent("alice.smith").with_key(&token)
+    };
+    let alice = agent(json!({}));
+    let identity = alice.call("get_my_identity", json!({})).await;
+    assert_eq!(identity["client_id"], "alice.smith");
+    // Without windows she is nobody but herself.
+    let said = alice.try_call("get_messages", json!({"client_id": "alice.smith.2"})).await.unwrap();
+    assert_eq!(said["isError"], true, "{said}");
+    for (more, expected) in [
+        (json!({"aud": super::RESOURCE}), 401),
+        (json!({"exp": now() - 1}), 401),
+        (json!({"nbf": now() + 20}), 401),
+        (json!({"preferred_username": "alice smith"}), 403),
+    ] {
+        assert_eq!(status(&agent(more.clone())).await.0, expected, "{more}");
+    }
+}
