@@ -103,7 +103,7 @@ impl From<BadToken> for Unfit {
     }
 }
 
-/// Some of the claims in [`NAMES`].
+/// Some of the claims by which authorization servers name people and programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Names(u16);
 
