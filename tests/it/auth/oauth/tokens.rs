@@ -280,3 +280,20 @@ async fn the_list_of_sessions_is_for_who_may_see_its_team(store: Store) {
     }
     assert_eq!(ask("none".to_owned()).await.0, 401);
 }
+
+#[tokio::test]
+async fn bad_tokens_of_one_address_are_held_back_and_those_that_only_expired_are_not() {
+    let slow = ("MCP_MESSAGING__AUTH__FAILURES_PER_MINUTE", "60");
+    let guarded = Guarded::open(Store::Memory, &[slow]).await;
+    let stranger = Signer::ed25519("ed");
+    let forged = stranger.sign(&stranger.header(), &guarded.claims("acme", "alice", ALL));
+    let expired = guarded.with_claims(json!({"exp": now() - 60}));
+    let of = |token: &str| guarded.site.here().agent("alice").with_key(token);
+    for (token, held_back) in [(expired, false), (forged, true)] {
+        let agent = of(&token);
+        let all = futures_util::future::join_all((0..30).map(|_| super::status(&agent))).await;
+        let several = all.iter().filter(|(status, _)| *status == 429).count();
+        assert_eq!(several > 0, held_back, "{several} of {}", all.len());
+        assert!(all.iter().all(|(status, _)| [401, 429].contains(status)), "{all:?}");
+    }
+}
