@@ -170,11 +170,12 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
     let (rules, http_config) =
         (Arc::new(settings::rules(config)), Arc::new(settings::http(config)?));
 
+    let auth = Arc::new(auth::Auth::read(config)?);
+    auth.attend(&background);
     let make_state = {
         let (store, metrics) = (store.clone(), Arc::clone(&metrics));
         let (leaving, stop) = (leaving.clone(), stop.clone());
         let (http_config, settling) = (Arc::clone(&http_config), settling.clone());
-        let auth = Arc::new(auth::Auth::read(config)?);
         let (send_limits, stocks) = (settings::send_limits(config), Stocks::default());
         move || {
             let (queue, limits, credentials) = match store.queue() {
@@ -190,16 +191,7 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
                 Arc::clone(&metrics),
             )
             .limited_by(Limiter::new(limits, send_limits, stocks.clone()));
-            let offer = Offer {
-                instructions: tools::INSTRUCTIONS,
-                tools: tools::registry(messaging.clone()),
-                resources: resources::registry(messaging.clone()),
-                prompts: prompts::registry(messaging.clone()),
-                cancellations: Some(Arc::new(messaging.clone())),
-                tasks: tools::tasks(messaging.clone()),
-                ..Offer::default()
-            };
-            let mcp = McpServer::new(offer, Arc::clone(&metrics), stop.clone());
+            let mcp = McpServer::new(offer(&messaging), Arc::clone(&metrics), stop.clone());
             HttpState {
                 auth: auth.authenticator(credentials),
                 mcp,
@@ -256,6 +248,19 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
         }
     }
     Ok(())
+}
+
+/// What the protocol serves of a mailbox.
+fn offer(messaging: &MessagingService) -> Offer {
+    Offer {
+        instructions: tools::INSTRUCTIONS,
+        tools: tools::registry(messaging.clone()),
+        resources: resources::registry(messaging.clone()),
+        prompts: prompts::registry(messaging.clone()),
+        cancellations: Some(Arc::new(messaging.clone())),
+        tasks: tools::tasks(messaging.clone()),
+        ..Offer::default()
+    }
 }
 
 /// The sockets of the endpoint, and of the probes if they have their own.
@@ -347,7 +352,7 @@ fn announce(
         if let Some(ops) = ops {
             tracing::info!(address = %ops, "serving metrics and probes");
         }
-        if !endpoint.ip().is_loopback() && config.auth.mode != "key" {
+        if !endpoint.ip().is_loopback() && !config.proves_callers() {
             tracing::warn!(
                 "anybody who reaches {endpoint} can read and send as any client: auth.mode is none"
             );

@@ -16,7 +16,7 @@ use std::{
 use config::{Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
-pub use sections::{Auth, Encryption, Http, Limits, Log, Messaging, Ops, Queue, Redis};
+pub use sections::{Auth, Encryption, Http, Limits, Log, Messaging, OAuth, Ops, Queue, Redis};
 pub use traces::Traces;
 
 /// The defaults, with a comment on every key.
@@ -68,6 +68,8 @@ pub struct Config {
     pub ops: Ops,
     /// Who may call.
     pub auth: Auth,
+    /// The authorization server, if that is who says it.
+    pub oauth: OAuth,
     /// Which store.
     pub queue: Queue,
     /// How to reach Redis.
@@ -154,6 +156,7 @@ impl Config {
             .with_list_parse_key("http.allowed_origins")
             .with_list_parse_key("http.trusted_proxies")
             .with_list_parse_key("auth.revoked_keys")
+            .with_list_parse_key("oauth.algorithms")
             .source(Some(environment.clone()));
         // The long name wins over the short one: it is the more particular.
         let long = config::Config::builder().add_source(names.clone()).build()?;

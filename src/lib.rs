@@ -25,3 +25,4 @@ pub mod resources;
 pub mod telemetry;
 pub mod tls;
 pub mod tools;
+pub mod web;

@@ -2,18 +2,26 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use tokio_util::task::TaskTracker;
+
 use super::{StartError, settings};
 use crate::{
-    auth::{Authenticator, KeyCheck, Known, MasterKeys, Revoked},
+    auth::{
+        Authenticator, KeyCheck, Known, MasterKeys, Provider, Resource, Revoked, SigningKeys,
+        TokenCheck, TokenRules,
+    },
     config::{Config, ConfigError},
     model::SystemClock,
     queue::{CredentialStore, KeyId},
+    web::{Reader, SafeUrl},
 };
 
 /// What all workers share.
 pub(super) struct Auth {
-    /// `None`: mode `none`.
+    /// `None`: not mode `key`.
     masters: Option<Arc<MasterKeys>>,
+    /// `None`: not mode `oauth`.
+    tokens: Option<TokenCheck>,
     revoked: HashSet<KeyId>,
     known: Known,
     stale: Duration,
@@ -25,6 +33,7 @@ impl Auth {
             "key" => Some(Arc::new(master_keys(config)?)),
             _ => None,
         };
+        let tokens = (config.auth.mode == "oauth").then(|| tokens(config)).transpose()?;
         let revoked = config.auth.revoked_keys.iter().map(|id| {
             id.parse::<KeyId>().map_err(|problem| ConfigError::Rule {
                 key: "auth.revoked_keys",
@@ -33,11 +42,21 @@ impl Auth {
         });
         let revoked = revoked.collect::<Result<_, _>>()?;
         let stale = Duration::from_secs(config.auth.stale_seconds);
-        Ok(Self { masters, revoked, known: Known::default(), stale })
+        Ok(Self { masters, tokens, revoked, known: Known::default(), stale })
+    }
+
+    /// Keeps up to date what is looked up elsewhere, while `background` runs.
+    pub(super) fn attend(&self, background: &TaskTracker) {
+        if let Some(check) = &self.tokens {
+            background.spawn(check.keys.clone().keep());
+        }
     }
 
     /// For one worker, with its way to the store.
     pub(super) fn authenticator(&self, store: Option<Arc<dyn CredentialStore>>) -> Authenticator {
+        if let Some(check) = &self.tokens {
+            return Authenticator::Tokens(check.clone());
+        }
         let Some(masters) = &self.masters else { return Authenticator::open() };
         let revoked = match store {
             Some(store) => {
@@ -51,6 +70,45 @@ impl Auth {
             clock: Arc::new(SystemClock),
         })
     }
+}
+
+/// What tokens are asked for, and where their keys are.
+fn tokens(config: &Config) -> Result<TokenCheck, StartError> {
+    let oauth = &config.oauth;
+    let rule = |key, problem: String| ConfigError::Rule { key, problem };
+    let url = |key, text: &str| SafeUrl::parse(text).map_err(|error| rule(key, error.to_string()));
+    let plain = |key, text: &str| {
+        let url = url(key, text)?;
+        let queried = || rule(key, "must have no query".to_owned());
+        if url.has_query() { Err(queried()) } else { Ok(url) }
+    };
+    let issuer = plain("oauth.issuer", &oauth.issuer)?;
+    let resource = plain("oauth.resource", &oauth.resource)?;
+    let keys = (!oauth.jwks_url.is_empty()).then(|| url("oauth.jwks_url", &oauth.jwks_url));
+    let keys = keys.transpose()?;
+    let algorithms = oauth.algorithms.iter().map(|name| {
+        name.parse().map_err(|error| rule("oauth.algorithms", format!("{name:?} {error}")))
+    });
+    let tls = issuer.has_tls() || keys.as_ref().is_some_and(SafeUrl::has_tls);
+    let reader = Reader::new(tls).map_err(|cause| StartError::Tls { keys: "oauth", cause })?;
+    let rules = TokenRules {
+        issuer: oauth.issuer.clone(),
+        audience: Some(&oauth.audience)
+            .filter(|it| !it.is_empty())
+            .unwrap_or(&oauth.resource)
+            .clone(),
+        algorithms: algorithms.collect::<Result<_, _>>()?,
+        client_claim: oauth.client_claim.clone(),
+        tenant_claim: Some(oauth.tenant_claim.clone()).filter(|claim| !claim.is_empty()),
+        windows: oauth.windows,
+        leeway: Duration::from_secs(oauth.leeway_seconds),
+    };
+    Ok(TokenCheck {
+        rules: Arc::new(rules),
+        keys: SigningKeys::new(Box::new(Provider::new(issuer.clone(), keys, reader))),
+        resource: Arc::new(Resource::new(resource, issuer)),
+        clock: Arc::new(SystemClock),
+    })
 }
 
 /// The master keys of the configuration or of the file that it names.

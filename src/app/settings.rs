@@ -122,7 +122,7 @@ fn certificate_files(certificate: &str, key: &str) -> Option<CertificateFiles> {
 pub(super) fn rules(config: &Config) -> Rules {
     let (messaging, limits) = (&config.messaging, &config.limits);
     Rules {
-        proved_callers: config.auth.mode == "key",
+        proved_callers: config.proves_callers(),
         message_bytes: limits.message_bytes,
         recipients: limits.recipients,
         ttl: Duration::from_secs(messaging.ttl_seconds),

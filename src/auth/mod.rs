@@ -2,17 +2,23 @@
 //!
 //! [`Authenticator`] is the one place that decides it. Mode `none` proves nothing and lets everybody in;
 //! mode `key` reads keys that carry what they prove under a MAC ([`ApiKey`]), so that nothing has to be
-//! looked up but what was revoked ([`Revoked`]). A further mode is a further variant.
+//! looked up but what was revoked ([`Revoked`]); mode `oauth` reads tokens that an authorization server
+//! signed ([`TokenCheck`]). A further mode is a further variant.
 //!
 //! Not here: what a principal may do. The protocol refuses what its scopes do not allow, and the mailbox
 //! opens no inbox that is not its own.
 
 mod key;
+mod oauth;
 mod revoked;
 
 use std::sync::Arc;
 
 pub use key::{ApiKey, BadKey, is_key_in_query};
+pub use oauth::{
+    Algorithm, BadToken, InvalidKeySet, KeySet, KeySource, Names, Provider, Resource, SigningKeys,
+    TokenCheck, TokenRules, UnknownAlgorithm,
+};
 pub use revoked::{Known, Revoked};
 
 /// All master keys that are in force.
@@ -29,6 +35,8 @@ pub enum Authenticator {
     Open(Principal),
     /// Mode `key`.
     Keys(KeyCheck),
+    /// Mode `oauth`.
+    Tokens(TokenCheck),
 }
 
 /// What mode `key` needs to know.
@@ -47,7 +55,16 @@ pub struct KeyCheck {
 pub struct Admitted {
     /// Who it is.
     pub principal: Principal,
-    key: Option<Arc<ApiKey>>,
+    by: By,
+}
+
+/// By what somebody was let in.
+#[derive(Debug, Clone)]
+enum By {
+    /// Nothing.
+    Nothing,
+    Key(Arc<ApiKey>),
+    Token(Arc<oauth::Ends>),
 }
 
 /// Why a request was not let in. The texts are the same for everything that only a guess is told by.
@@ -74,20 +91,84 @@ pub enum Denied {
     /// Whether it was revoked cannot be found out now.
     #[error("whether this key is still good cannot be checked now; try again in a few seconds")]
     Unavailable,
+    /// No access token.
+    #[error(
+        "this server serves holders of an access token only: send the header Authorization: Bearer ... with one of its \
+         authorization server, which the document at resource_metadata (in WWW-Authenticate) names"
+    )]
+    NoToken,
+    /// An access token that is none for this server.
+    #[error("{}", oauth::told(*.0))]
+    Token(BadToken),
+    /// It was one until its time was over.
+    #[error("this access token has expired: get a new one from the authorization server")]
+    TokenExpired,
+    /// A good token without any scope of this server.
+    #[error(
+        "this access token has no scope of this server: ask the authorization server for mailbox:read and mailbox:send"
+    )]
+    Unscoped,
+    /// A good token that names nobody here.
+    #[error("{}", oauth::nobody(*.dotted, *.instead))]
+    NoClient {
+        /// It would be below another id.
+        dotted: bool,
+        /// The claims that would do.
+        instead: Names,
+    },
+    /// A good token of no tenant.
+    #[error(
+        "this access token is of no team: its claim that names one (oauth.tenant_claim) is missing or is not 1-64 \
+         characters of A-Z a-z 0-9 . _ -; ask whoever runs the server"
+    )]
+    NoTenant,
+    /// The keys of the authorization server cannot be had.
+    #[error(
+        "access tokens cannot be checked now: the keys of the authorization server cannot be had; try again in a few \
+         seconds"
+    )]
+    NoSigningKeys,
 }
 
 impl Denied {
+    /// Whether it was tried and is none. What the authorization server did sign is no guess, whatever it is
+    /// good for: a token that has just expired is on its way to be renewed.
+    #[must_use]
+    pub fn may_be_a_guess(self) -> bool {
+        match self {
+            Self::Invalid(_) | Self::Expired | Self::Revoked | Self::Token(_) => true,
+            Self::Missing
+            | Self::Unavailable
+            | Self::NoToken
+            | Self::TokenExpired
+            | Self::Unscoped
+            | Self::NoClient { .. }
+            | Self::NoTenant
+            | Self::NoSigningKeys => false,
+        }
+    }
+
+    /// Whether the same credential may be good in a moment: what it takes to check it is not there.
+    #[must_use]
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::Unavailable | Self::NoSigningKeys)
+    }
+
     /// Label for logs and metrics: a closed set.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            Self::Missing => "missing",
+            Self::Missing | Self::NoToken => "missing",
             Self::Invalid(BadKey::Malformed) => "malformed",
             Self::Invalid(BadKey::UnknownMaster) => "unknown_master_key",
             Self::Invalid(BadKey::WrongMac) => "wrong_mac",
-            Self::Expired => "expired",
+            Self::Expired | Self::TokenExpired => "expired",
             Self::Revoked => "revoked",
-            Self::Unavailable => "unavailable",
+            Self::Unavailable | Self::NoSigningKeys => "unavailable",
+            Self::Token(bad) => bad.label(),
+            Self::Unscoped => "no_scope",
+            Self::NoClient { .. } => "no_client",
+            Self::NoTenant => "no_tenant",
         }
     }
 }
@@ -104,7 +185,7 @@ impl Authenticator {
     pub fn checks(&self) -> bool {
         match self {
             Self::Open(_) => false,
-            Self::Keys(_) => true,
+            Self::Keys(_) | Self::Tokens(_) => true,
         }
     }
 
@@ -112,26 +193,34 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`Denied`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future lets nobody in, and changes nothing.
     pub async fn admit<'a>(
         &self,
         mut authorization: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Admitted, Denied> {
-        let check = match self {
+        let (missing, malformed) = match self {
             Self::Open(principal) => {
-                return Ok(Admitted { principal: principal.clone(), key: None });
+                return Ok(Admitted { principal: principal.clone(), by: By::Nothing });
             }
-            Self::Keys(check) => check,
+            Self::Keys(_) => (Denied::Missing, Denied::Invalid(BadKey::Malformed)),
+            Self::Tokens(_) => (Denied::NoToken, Denied::Token(BadToken::Malformed)),
         };
-        let key = match (authorization.next(), authorization.next()) {
-            (None, _) => return Err(Denied::Missing),
+        let value = match (authorization.next(), authorization.next()) {
+            (None, _) => return Err(missing),
             (Some(value), None) => value,
-            (Some(_), Some(_)) => return Err(Denied::Invalid(BadKey::Malformed)),
+            (Some(_), Some(_)) => return Err(malformed),
         };
-        let key = bearer(key).ok_or(Denied::Invalid(BadKey::Malformed))?;
-        let key = ApiKey::open(key, &check.masters).map_err(Denied::Invalid)?;
-        check.still_good(&key).await?;
-        let principal = Principal::proved(key.tenant.clone(), key.grant.clone(), key.scopes);
-        Ok(Admitted { principal, key: Some(Arc::new(key)) })
+        let credential = bearer(value).ok_or(malformed)?;
+        match self {
+            Self::Open(principal) => Ok(Admitted { principal: principal.clone(), by: By::Nothing }),
+            Self::Keys(check) => check.admit(credential).await,
+            Self::Tokens(check) => {
+                let (principal, ends) = check.admit(credential).await?;
+                Ok(Admitted { principal, by: By::Token(Arc::new(ends)) })
+            }
+        }
     }
 
     /// Whether who was let in is welcome still.
@@ -139,9 +228,19 @@ impl Authenticator {
     /// # Errors
     /// [`Denied`].
     pub async fn still_admits(&self, admitted: &Admitted) -> Result<(), Denied> {
-        match (self, &admitted.key) {
-            (Self::Keys(check), Some(key)) => check.still_good(key).await,
-            (Self::Open(_), _) | (Self::Keys(_), None) => Ok(()),
+        match (self, &admitted.by) {
+            (Self::Keys(check), By::Key(key)) => check.still_good(key).await,
+            (Self::Tokens(check), By::Token(ends)) => check.still_good(ends),
+            (Self::Open(_) | Self::Keys(_) | Self::Tokens(_), _) => Ok(()),
+        }
+    }
+
+    /// What clients of mode `oauth` are told of this server.
+    #[must_use]
+    pub fn resource(&self) -> Option<&Resource> {
+        match self {
+            Self::Tokens(check) => Some(&check.resource),
+            Self::Open(_) | Self::Keys(_) => None,
         }
     }
 }
@@ -150,11 +249,21 @@ impl Admitted {
     /// By a credential, which may end before the call does.
     #[must_use]
     pub fn may_end(&self) -> bool {
-        self.key.is_some()
+        match self.by {
+            By::Nothing => false,
+            By::Key(_) | By::Token(_) => true,
+        }
     }
 }
 
 impl KeyCheck {
+    async fn admit(&self, key: &str) -> Result<Admitted, Denied> {
+        let key = ApiKey::open(key, &self.masters).map_err(Denied::Invalid)?;
+        self.still_good(&key).await?;
+        let principal = Principal::proved(key.tenant.clone(), key.grant.clone(), key.scopes);
+        Ok(Admitted { principal, by: By::Key(Arc::new(key)) })
+    }
+
     async fn still_good(&self, key: &ApiKey) -> Result<(), Denied> {
         let now_ms = self.clock.now_us() / 1000;
         if key.expires_at.is_some_and(|expires_at| expires_at.saturating_mul(1000) <= now_ms) {

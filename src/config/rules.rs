@@ -128,11 +128,21 @@ impl Config {
         ]
     }
 
+    /// Whether callers prove who they are.
+    #[must_use]
+    pub fn proves_callers(&self) -> bool {
+        ["key", "oauth"].contains(&self.auth.mode.as_str())
+    }
+
     /// What must hold of who may call.
     fn rules_of_callers(&self) -> [Rule; 6] {
         let mode = self.auth.mode.as_str();
         [
-            (["", "none", "key"].contains(&mode), "auth.mode", "must be none or key"),
+            (
+                ["", "none", "key", "oauth"].contains(&mode),
+                "auth.mode",
+                "must be none, key or oauth",
+            ),
             (
                 mode != "key" || self.has_master_keys(),
                 "auth.master_keys",
@@ -155,10 +165,39 @@ impl Config {
                 "must be between 10 and 86400",
             ),
             (
-                !self.log.audit || mode == "key",
+                !self.log.audit || self.proves_callers(),
                 "log.audit",
-                "needs auth.mode = \"key\": without keys a client id is a secret and must not be logged",
+                "needs auth.mode = \"key\" or \"oauth\": where nothing is proved a client id is a secret and must not be logged",
             ),
+        ]
+    }
+
+    /// What must hold of the authorization server. Its URLs are read where they are used.
+    fn rules_of_oauth(&self) -> [Rule; 7] {
+        let (o, oauth) = (&self.oauth, self.auth.mode == "oauth");
+        [
+            (!oauth || !o.issuer.is_empty(), "oauth.issuer", "must be set when auth.mode is oauth"),
+            (
+                !oauth || !o.resource.is_empty(),
+                "oauth.resource",
+                "must be set when auth.mode is oauth: the public URL of /mcp",
+            ),
+            (
+                oauth
+                    || [&o.issuer, &o.resource, &o.audience, &o.jwks_url]
+                        .iter()
+                        .all(|value| value.is_empty()),
+                "auth.mode",
+                "must be oauth when oauth.issuer, oauth.resource, oauth.audience or oauth.jwks_url is set",
+            ),
+            (!o.algorithms.is_empty(), "oauth.algorithms", "must not be empty"),
+            (!o.client_claim.is_empty(), "oauth.client_claim", "must not be empty"),
+            (
+                o.tenant_claim.is_empty() || o.tenant_claim != o.client_claim,
+                "oauth.tenant_claim",
+                "must be another claim than oauth.client_claim",
+            ),
+            (o.leeway_seconds <= 300, "oauth.leeway_seconds", "must be at most 300"),
         ]
     }
 
@@ -330,6 +369,7 @@ impl Config {
             .rules_of_values()
             .into_iter()
             .chain(self.rules_of_callers())
+            .chain(self.rules_of_oauth())
             .chain(self.rules_of_tls())
             .chain(self.rules_of_durability())
             .chain(self.rules_of_encryption())
@@ -347,7 +387,7 @@ impl Config {
                 key: "auth.mode",
                 problem: format!(
                     "must be said when http.host is {}: other machines can reach it. \
-                     MCP_MESSAGING__AUTH__MODE=key asks for keys, none serves everybody without authentication",
+                     MCP_MESSAGING__AUTH__MODE=key asks for keys, oauth for tokens, none serves everybody without authentication",
                     self.http.host
                 ),
             });

@@ -50,6 +50,22 @@ pub struct Auth {
     pub failures_per_minute: u32,
 }
 
+/// `[oauth]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml says what each is")]
+pub struct OAuth {
+    pub issuer: String,
+    pub resource: String,
+    pub audience: String,
+    pub jwks_url: String,
+    pub algorithms: Vec<String>,
+    pub client_claim: String,
+    pub tenant_claim: String,
+    pub windows: bool,
+    pub leeway_seconds: u64,
+}
+
 /// Whether there is a secret, and not which.
 fn hidden<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(if secret.expose_secret().is_empty() { "" } else { "***" })

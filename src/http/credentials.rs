@@ -7,7 +7,7 @@ use actix_web::{
     HttpRequest,
     http::{
         StatusCode, Uri,
-        header::{AUTHORIZATION, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{AUTHORIZATION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     web::Data,
 };
@@ -19,8 +19,8 @@ use super::{
     state::HttpState,
 };
 use crate::{
-    auth::{self, Admitted, Authenticator, Denied},
-    model::{Grant, Principal, Scope},
+    auth::{self, Admitted, Authenticator, Denied, Resource},
+    model::{Grant, Principal, Scope, Scopes},
     telemetry::Refusal as Reason,
 };
 
@@ -58,11 +58,11 @@ pub(super) async fn admit(request: &HttpRequest, state: &HttpState) -> Result<Ad
     if let Some(attempt) = attempt {
         match &admitted {
             Ok(_) => attempt.good(),
-            Err(Denied::Missing | Denied::Unavailable) => attempt.undecided(),
-            Err(Denied::Invalid(_) | Denied::Expired | Denied::Revoked) => attempt.bad(),
+            Err(denied) if denied.may_be_a_guess() => attempt.bad(),
+            Err(_) => attempt.undecided(),
         }
     }
-    admitted.map_err(refused)
+    admitted.map_err(|denied| refused(denied, &state.auth))
 }
 
 /// A credential was not looked at.
@@ -79,61 +79,88 @@ fn too_many(TooMany { retry_after }: TooMany) -> Refusal {
     }
 }
 
-fn refused(denied: Denied) -> Refusal {
-    tracing::info!(target: "audit", action = "authenticate", result = denied.label());
-    let (status, header) = match denied {
-        Denied::Unavailable => {
-            let soon = (RETRY_AFTER, HeaderValue::from_static("2"));
-            (StatusCode::SERVICE_UNAVAILABLE, soon)
-        }
-        Denied::Missing => challenge("Bearer"),
-        Denied::Invalid(_) | Denied::Expired | Denied::Revoked => {
-            challenge("Bearer error=\"invalid_token\"")
+fn refused(denied: Denied, auth: &Authenticator) -> Refusal {
+    let why = denied.label();
+    tracing::info!(target: "audit", action = "authenticate", result = why);
+    tracing::debug!(why, "a credential was refused");
+    let (status, reason, said) = match denied {
+        Denied::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Reason::KeyUnchecked, None),
+        Denied::NoSigningKeys => (StatusCode::SERVICE_UNAVAILABLE, Reason::TokenUnchecked, None),
+        Denied::Missing => (StatusCode::UNAUTHORIZED, Reason::KeyMissing, None),
+        Denied::NoToken => (StatusCode::UNAUTHORIZED, Reason::TokenMissing, None),
+        Denied::Invalid(_) => (StatusCode::UNAUTHORIZED, Reason::KeyInvalid, INVALID),
+        Denied::Expired => (StatusCode::UNAUTHORIZED, Reason::KeyExpired, INVALID),
+        Denied::Revoked => (StatusCode::UNAUTHORIZED, Reason::KeyRevoked, INVALID),
+        Denied::Token(_) => (StatusCode::UNAUTHORIZED, Reason::TokenInvalid, INVALID),
+        Denied::TokenExpired => (StatusCode::UNAUTHORIZED, Reason::TokenExpired, INVALID),
+        Denied::Unscoped => (StatusCode::FORBIDDEN, Reason::Scope, INSUFFICIENT),
+        // Another token of the same person would be no better: nobody is sent to get one.
+        Denied::NoClient { .. } | Denied::NoTenant => {
+            (StatusCode::FORBIDDEN, Reason::TokenOfNobody, None)
         }
     };
-    let reason = match denied {
-        Denied::Missing => Reason::KeyMissing,
-        Denied::Invalid(_) => Reason::KeyInvalid,
-        Denied::Expired => Reason::KeyExpired,
-        Denied::Revoked => Reason::KeyRevoked,
-        Denied::Unavailable => Reason::KeyUnchecked,
+    let header = match status {
+        StatusCode::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, HeaderValue::from_static("2"))),
+        StatusCode::FORBIDDEN if said.is_none() => None,
+        _ => Some((WWW_AUTHENTICATE, challenge(auth, said, Resource::usual_scopes()))),
     };
-    Refusal { status, text: denied.to_string(), reason: Some(reason), header: Some(header) }
+    Refusal { status, text: denied.to_string(), reason: Some(reason), header }
 }
 
-fn challenge(value: &'static str) -> (StatusCode, (HeaderName, HeaderValue)) {
-    (StatusCode::UNAUTHORIZED, (WWW_AUTHENTICATE, HeaderValue::from_static(value)))
+const INVALID: Option<&str> = Some("invalid_token");
+const INSUFFICIENT: Option<&str> = Some("insufficient_scope");
+
+/// `WWW-Authenticate` (RFC 6750, section 3; RFC 9728, section 5.1). Clients of mode `oauth` are told where
+/// they learn of the authorization server, and which `scopes` to ask it for.
+fn challenge(auth: &Authenticator, error: Option<&str>, scopes: Scopes) -> HeaderValue {
+    let mut said = Vec::new();
+    said.extend(error.map(|error| format!("error=\"{error}\"")));
+    if auth.resource().is_some() || error == INSUFFICIENT {
+        said.push(format!("scope=\"{scopes}\""));
+    }
+    let metadata = auth.resource().map(Resource::metadata_url);
+    said.extend(metadata.map(|url| format!("resource_metadata=\"{url}\"")));
+    let value = format!("Bearer {}", said.join(", "));
+    // Scopes and URLs are plain text.
+    HeaderValue::from_str(value.trim_end()).unwrap_or(HeaderValue::from_static("Bearer"))
 }
 
 /// What tells a caller that its credential does not allow what it asked for.
-pub(super) fn insufficient(principal: &Principal, scope: &'static str) -> HeaderValue {
+pub(super) fn insufficient(
+    auth: &Authenticator,
+    principal: &Principal,
+    lacking: Scopes,
+) -> HeaderValue {
     tracing::info!(
         target: "audit",
         action = "scope_rejected",
         tenant = principal.tenant().as_str(),
         client = principal.grant().map(Grant::expose),
-        scope,
+        scope = %lacking,
         result = "refused",
     );
-    let value = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
-    // Names of scopes are plain text.
-    HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static("Bearer"))
+    // A token is replaced by the next one, which must not allow less: clients before 2026-07-28 ask for
+    // what is said here and no more.
+    let scopes = if auth.resource().is_some() { lacking.and(principal.scopes()) } else { lacking };
+    challenge(auth, INSUFFICIENT, scopes)
 }
 
 /// Refuses who may not do this.
-pub(super) fn check_scope(admitted: &Admitted, scope: Scope) -> Result<(), Refusal> {
+pub(super) fn check_scope(
+    auth: &Authenticator,
+    admitted: &Admitted,
+    scope: Scope,
+) -> Result<(), Refusal> {
     match admitted.principal.lacks(&[scope]) {
         None => Ok(()),
-        Some(scope) => {
-            let text =
-                format!("your key lacks the scope {}: ask for one that has it", scope.as_str());
-            let header =
-                Some((WWW_AUTHENTICATE, insufficient(&admitted.principal, scope.as_str())));
+        Some(lacking) => {
+            let text = format!("your key lacks the scope {lacking}: ask for one that has it");
+            let header = insufficient(auth, &admitted.principal, lacking);
             Err(Refusal {
                 status: StatusCode::FORBIDDEN,
                 text,
                 reason: Some(Reason::Scope),
-                header,
+                header: Some((WWW_AUTHENTICATE, header)),
             })
         }
     }
@@ -158,12 +185,9 @@ impl Vigil {
                 tokio::time::sleep(ASK_EVERY).await;
                 match auth.still_admits(&admitted).await {
                     // While that cannot be found out, the store has nothing to hand out either.
-                    Ok(()) | Err(Denied::Unavailable) => {}
-                    Err(
-                        Denied::Missing | Denied::Invalid(_) | Denied::Expired | Denied::Revoked,
-                    ) => {
-                        return call.cancel();
-                    }
+                    Ok(()) => {}
+                    Err(denied) if denied.may_pass() => {}
+                    Err(_ended) => return call.cancel(),
                 }
             }
         });

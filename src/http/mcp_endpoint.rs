@@ -125,7 +125,12 @@ async fn handle(
     let others = |name: &str| Field::read(headers.get_all(name).map(HeaderValue::as_bytes));
     let read = protocol_headers(headers, &admitted.principal, &others);
     let finished = match state.mcp.receive(&read, &body) {
-        Incoming::Answer(ready) => return Ok(written(request, ready, &admitted.principal)),
+        Incoming::Answer(ready) => {
+            let lacking = ready.lacking.map(|lacking| {
+                credentials::insufficient(&state.auth, &admitted.principal, lacking)
+            });
+            return Ok(written(request, ready, lacking));
+        }
         Incoming::Accepted => return Ok(accepted_response()),
         Incoming::Cancel(call) => {
             state.mcp.cancel(&call).await;
@@ -203,14 +208,14 @@ fn accepted_response() -> HttpResponse {
     HttpResponse::Accepted().finish()
 }
 
-fn written(request: &HttpRequest, ready: Answer, principal: &Principal) -> HttpResponse {
+fn written(request: &HttpRequest, ready: Answer, lacking: Option<HeaderValue>) -> HttpResponse {
     log_when_written(request, Some(ready.operation));
     let mut builder = answer(status(ready.status));
     if let Some(session) = ready.session {
         builder.insert_header((SESSION.clone(), session));
     }
-    if let Some(scope) = ready.lacking {
-        builder.insert_header((WWW_AUTHENTICATE, credentials::insufficient(principal, scope)));
+    if let Some(challenge) = lacking {
+        builder.insert_header((WWW_AUTHENTICATE, challenge));
     }
     builder.body(ready.body)
 }

@@ -20,6 +20,7 @@ mod sse;
 mod state;
 mod stop;
 mod unacked;
+mod well_known;
 mod wire;
 
 use std::{
@@ -83,6 +84,12 @@ impl Routes {
                 web::resource("/api/sessions")
                     .route(web::get().to(sessions::get))
                     .route(web::method(actix_web::http::Method::OPTIONS).to(sessions::options)),
+            );
+            let tail = format!("{}{{tail:.*}}", well_known::PREFIX);
+            app.service(
+                web::resource(tail)
+                    .route(web::get().to(well_known::get))
+                    .route(web::method(actix_web::http::Method::OPTIONS).to(well_known::options)),
             );
         }
         if self != Self::Public {

@@ -7,11 +7,7 @@ use crate::telemetry::Refusal;
 
 /// Checks both headers; the error names the culprit and the remedy.
 pub(super) fn check(headers: &HeaderMap, config: &HttpConfig) -> Result<(), (Refusal, String)> {
-    let host = headers.get(HOST).map_or("", |host| host.to_str().unwrap_or("?"));
-    if !host_allowed(host, &config.allowed_hosts) {
-        let why = format!("host {host:?} is not allowed; add it to http.allowed_hosts");
-        return Err((Refusal::Host, why));
-    }
+    check_host(headers, config)?;
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().unwrap_or("?");
     if origin.is_empty() || origin_allowed(origin, &config.allowed_origins) {
@@ -19,6 +15,18 @@ pub(super) fn check(headers: &HeaderMap, config: &HttpConfig) -> Result<(), (Ref
     }
     let why = format!("origin {origin:?} is not allowed; add it to http.allowed_origins");
     Err((Refusal::Origin, why))
+}
+
+/// Checks `Host` alone, for what pages of every origin may read.
+pub(super) fn check_host(
+    headers: &HeaderMap,
+    config: &HttpConfig,
+) -> Result<(), (Refusal, String)> {
+    let host = headers.get(HOST).map_or("", |host| host.to_str().unwrap_or("?"));
+    if host_allowed(host, &config.allowed_hosts) {
+        return Ok(());
+    }
+    Err((Refusal::Host, format!("host {host:?} is not allowed; add it to http.allowed_hosts")))
 }
 
 fn host_allowed(host: &str, allowed: &[String]) -> bool {

@@ -89,7 +89,7 @@ async fn admitted(
 ) -> Result<Admitted, mcp_endpoint::Refusal> {
     credentials::check_url(request.uri())?;
     let admitted = credentials::admit(request, state).await?;
-    credentials::check_scope(&admitted, Scope::Admin)?;
+    credentials::check_scope(&state.auth, &admitted, Scope::Admin)?;
     Ok(admitted)
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     dialogue::InputRequired,
-    model::Scope,
+    model::Scopes,
     prompts::PromptError,
     queue::Unreadable,
     resources::ResourceError,
@@ -71,8 +71,8 @@ pub enum McpError {
     #[error("the client must declare the capability {0:?}")]
     MissingCapability(&'static str),
     /// The caller's credential does not allow it.
-    #[error("your key lacks the scope {}: ask for one that has it", .0.as_str())]
-    InsufficientScope(Scope),
+    #[error("your key lacks the scope {0}: ask for one that has it")]
+    InsufficientScope(Scopes),
     /// The client did not declare an extension that the request needs.
     #[error("the client must declare the extension {0:?}")]
     MissingExtension(&'static str),
@@ -150,10 +150,10 @@ impl McpError {
         }
     }
 
-    /// The scope that the caller's credential lacks, for who asks for another one (RFC 6750).
+    /// The scopes that the caller's credential lacks, all at once, for who asks for another one (RFC 6750).
     #[must_use]
-    pub fn lacking(&self) -> Option<&'static str> {
-        if let Self::InsufficientScope(scope) = self { Some(scope.as_str()) } else { None }
+    pub fn lacking(&self) -> Option<Scopes> {
+        if let Self::InsufficientScope(scopes) = self { Some(*scopes) } else { None }
     }
 
     /// Label for metrics and logs: a closed set.
@@ -304,7 +304,13 @@ mod tests {
             (McpError::Busy, -32603, 200, 503, "busy"),
             (McpError::CallerBusy, -32603, 200, 429, "caller_busy"),
             (McpError::MissingCapability("x"), -32021, 200, 400, "missing_capability"),
-            (McpError::InsufficientScope(Scope::Read), -32600, 403, 403, "insufficient_scope"),
+            (
+                McpError::InsufficientScope("read".parse().unwrap()),
+                -32600,
+                403,
+                403,
+                "insufficient_scope",
+            ),
             (McpError::MissingExtension("x"), -32021, 200, 400, "missing_capability"),
             (McpError::UnknownTask, -32602, 200, 200, "unknown_task"),
             (McpError::Unreadable(Unreadable::Plain), -32603, 200, 500, "unreadable"),

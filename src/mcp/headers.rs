@@ -81,7 +81,7 @@ impl<'a> Headers<'a> {
     /// Refuses what the sender's credential does not allow.
     pub(super) fn check_scopes(&self, needed: &[Scope]) -> Result<(), McpError> {
         match self.principal.and_then(|principal| principal.lacks(needed)) {
-            Some(scope) => Err(McpError::InsufficientScope(scope)),
+            Some(lacking) => Err(McpError::InsufficientScope(lacking)),
             None => Ok(()),
         }
     }

@@ -31,6 +31,7 @@ use super::{
 use crate::{
     dialogue::{self, AskError, RequestKey},
     messaging::CallContext,
+    model::Scopes,
     queue::{CallKey, SessionKey},
     resources::ResourceError,
     telemetry::Metrics,
@@ -86,8 +87,8 @@ pub struct Answer {
     pub body: Bytes,
     /// `Mcp-Session-Id` to be minted.
     pub session: Option<String>,
-    /// The scope that the caller's credential lacks.
-    pub lacking: Option<&'static str>,
+    /// The scopes that the caller's credential lacks.
+    pub lacking: Option<Scopes>,
     /// To be dropped by whoever has written the answer.
     pub operation: Operation,
 }
@@ -433,8 +434,8 @@ impl McpServer {
         if !context.takes_tasks {
             return Err(McpError::MissingExtension(task::EXTENSION));
         }
-        if let Some(scope) = context.principal.lacks(tasks.scopes()) {
-            return Err(McpError::InsufficientScope(scope));
+        if let Some(lacking) = context.principal.lacks(tasks.scopes()) {
+            return Err(McpError::InsufficientScope(lacking));
         }
         let work = Work::Task(Arc::clone(tasks), params.task_id()?.into(), inquiry()?);
         Ok(Sorted::Work { work, waits: false, context, messages: None })

@@ -202,6 +202,12 @@ pub fn own_ids(grant: &Grant) -> String {
             let beginning = beginning.expose();
             format!("use ids that begin with {beginning} such as {beginning}1")
         }
+        Grant::WithBelow(client) => {
+            let client = client.expose();
+            format!(
+                "use {client}, or leave it out, or an id that begins with {client}. such as {client}.1"
+            )
+        }
     }
 }
 

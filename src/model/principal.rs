@@ -54,9 +54,21 @@ impl Scopes {
         self.0 & scope.bit() != 0
     }
 
+    /// These and those.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
     /// Each of them.
     pub fn iter(self) -> impl Iterator<Item = Scope> {
         Scope::ALL.into_iter().filter(move |scope| self.contains(*scope))
+    }
+}
+
+impl From<Scope> for Scopes {
+    fn from(scope: Scope) -> Self {
+        Self(scope.bit())
     }
 }
 
@@ -100,6 +112,9 @@ pub enum Grant {
     /// All whose id begins with this, which ends with a dot: `alice.*`, for several windows of one
     /// person. `alice` itself is not among them.
     Below(ClientId),
+    /// One client, and all whose id begins with it and a dot: `alice` and `alice.*`. A call that names
+    /// none acts as the first. No text of a key is one; the tokens of an authorization server are.
+    WithBelow(ClientId),
 }
 
 /// The text is neither a client id nor the beginning of one.
@@ -123,15 +138,21 @@ impl Grant {
                 let rest = client.expose().strip_prefix(beginning.expose());
                 rest.is_some_and(|rest| !rest.is_empty())
             }
+            Self::WithBelow(one) => match client.expose().strip_prefix(one.expose()) {
+                Some("") => true,
+                Some(rest) => rest.len() > 1 && rest.starts_with('.'),
+                None => false,
+            },
         }
     }
 
-    /// As it was written: `alice` or `alice.*`. Never log it.
+    /// As it was written: `alice`, `alice.*`, or `alice,alice.*` for both. Never log it.
     #[must_use]
     pub fn expose(&self) -> String {
         match self {
             Self::One(client) => client.expose().to_owned(),
             Self::Below(beginning) => format!("{}*", beginning.expose()),
+            Self::WithBelow(client) => format!("{0},{0}.*", client.expose()),
         }
     }
 }
@@ -197,20 +218,27 @@ impl Principal {
         self.grant().is_none_or(|grant| grant.covers(client))
     }
 
-    /// The one client that it is, if a credential proved exactly one.
+    /// As whom it acts when a call names nobody, if its credential says so.
     #[must_use]
     pub fn client(&self) -> Option<&ClientId> {
         match self.grant()? {
-            Grant::One(client) => Some(client),
+            Grant::One(client) | Grant::WithBelow(client) => Some(client),
             Grant::Below(_) => None,
         }
     }
 
-    /// The first of `needed` that its credential does not have.
+    /// What its credential allows; nothing if it proved nothing.
     #[must_use]
-    pub fn lacks(&self, needed: &[Scope]) -> Option<Scope> {
+    pub fn scopes(&self) -> Scopes {
+        self.0.proved.as_ref().map_or(Scopes::default(), |(_, scopes)| *scopes)
+    }
+
+    /// Those of `needed` that its credential does not have; `None` if it may do all of them.
+    #[must_use]
+    pub fn lacks(&self, needed: &[Scope]) -> Option<Scopes> {
         let (_, scopes) = self.0.proved.as_ref()?;
-        needed.iter().copied().find(|scope| !scopes.contains(*scope))
+        let lacking = needed.iter().copied().filter(|scope| !scopes.contains(*scope)).collect();
+        (lacking != Scopes::default()).then_some(lacking)
     }
 
     /// What tells it apart from every other principal, for digests; nothing if it proved nothing.
@@ -259,6 +287,22 @@ mod tests {
     }
 
     #[test]
+    fn who_is_one_client_and_all_below_it_acts_as_the_first() {
+        let grant = Grant::WithBelow(client("alice"));
+        for own in ["alice", "alice.1", "alice.laptop.2"] {
+            assert!(grant.covers(&client(own)), "{own}");
+        }
+        for other in ["alic", "alice.", "alice2", "alice-1", "Alice.1", "bob.alice", "bob"] {
+            assert!(!grant.covers(&client(other)), "{other}");
+        }
+        let alice = Principal::proved(Tenant::default(), grant, Scopes::default());
+        assert_eq!(alice.client(), Some(&client("alice")));
+        // Not to be taken for either of the others.
+        assert_eq!(alice.name(), "default/alice,alice.*");
+        assert!("alice,alice.*".parse::<Grant>().is_err(), "no key is made for it");
+    }
+
+    #[test]
     fn a_star_stands_after_a_dot_and_at_the_end_only() {
         for bad in ["*", ".*", "alice*", "al*ice", "*.alice", "a.**", "", "a/b", "a/.*"] {
             assert!(bad.parse::<Grant>().is_err(), "{bad:?}");
@@ -284,7 +328,9 @@ mod tests {
         assert!(alice.owns(&client("alice")) && !alice.owns(&client("bob")));
         assert_eq!(alice.client(), Some(&client("alice")));
         assert_eq!(alice.lacks(&[Scope::Send]), None);
-        assert_eq!(alice.lacks(&[Scope::Send, Scope::Read]), Some(Scope::Read));
+        assert_eq!(alice.lacks(&[Scope::Send, Scope::Read]), Some("read".parse().unwrap()));
+        assert_eq!(alice.lacks(&Scope::ALL), Some("read,admin".parse().unwrap()));
+        assert_eq!(alice.scopes(), scopes);
         assert_eq!(alice.name(), "default/alice");
         let anyone = Principal::anyone();
         assert!(anyone.owns(&client("bob")) && anyone.client().is_none());

@@ -3,26 +3,21 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, StatusCode, Uri,
-    header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
     http::uri::{PathAndQuery, Scheme},
 };
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
-use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
+use tokio_rustls::TlsConnector;
 
-use crate::tls::{self, TlsError};
+use crate::{
+    tls::{self, TlsError},
+    web::{self, NoAnswer},
+};
 
 /// Longest answer that is read.
 const LONGEST: usize = 4 << 20;
-/// How long a connection may take.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// How long an answer may take beyond what was asked to be waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -51,10 +46,8 @@ pub struct Endpoint {
 /// Why there is no answer of the mailbox.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    #[error("{0}")]
-    NotThere(String),
-    #[error("no answer within {} s", .0.as_secs())]
-    Late(Duration),
+    #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
     #[error("HTTP {status}: {said}")]
     Status { status: StatusCode, said: String },
     #[error("not an answer of MCP: {0}")]
@@ -172,37 +165,16 @@ impl Endpoint {
 
     async fn send(
         &self,
-        request: hyper::http::request::Builder,
+        mut request: hyper::http::request::Builder,
         body: Bytes,
         within: Duration,
     ) -> Result<(StatusCode, String), Failure> {
-        let mut request = request
-            .uri(self.url.path_and_query().map_or("/", PathAndQuery::as_str))
-            .header(HOST, self.url.authority().map_or("", |authority| authority.as_str()))
-            .header(CONNECTION, "close");
         if let Some(key) = &self.key {
             request = request.header(AUTHORIZATION, key);
         }
-        let request = request.body(Full::new(body)).map_err(not_there)?;
-        let socket = tokio::time::timeout(CONNECT_WITHIN, self.connect());
-        let socket = socket.await.map_err(|_| Failure::Late(CONNECT_WITHIN))??;
-        tokio::time::timeout(within, exchange(socket, request))
-            .await
-            .map_err(|_| Failure::Late(within))?
-    }
-
-    async fn connect(&self) -> Result<Box<dyn Wire>, Failure> {
-        let host = self.url.host().unwrap_or_default();
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let port = self.url.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
-        let socket = TcpStream::connect((bare, port)).await.map_err(not_there)?;
-        match &self.tls {
-            None => Ok(Box::new(socket)),
-            Some(tls) => {
-                let name = ServerName::try_from(bare.to_owned()).map_err(not_there)?;
-                Ok(Box::new(tls.connect(name, socket).await.map_err(not_there)?))
-            }
-        }
+        let sent = web::send(&self.url, self.tls.as_ref(), request, body, LONGEST, within);
+        let (status, body) = sent.await?;
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 }
 
@@ -210,43 +182,6 @@ impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Endpoint").field("url", &self.url).finish_non_exhaustive()
     }
-}
-
-/// A connection, with TLS or without.
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
-
-async fn exchange(
-    socket: Box<dyn Wire>,
-    request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, String), Failure> {
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
-    let (mut sender, connection) = handshake.map_err(not_there)?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(not_there)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), LONGEST).collect().await;
-        let body = body.map_err(|error| Failure::NotThere(error.to_string()))?.to_bytes();
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
-    };
-    // The connection must be driven for as long as its answer takes, and no longer.
-    let mut connection = std::pin::pin!(connection);
-    let mut answer = std::pin::pin!(answer);
-    tokio::select! {
-        answered = &mut answer => answered,
-        _ended = &mut connection => answer.await,
-    }
-}
-
-/// An error with what caused it, in one line.
-fn not_there(error: impl std::error::Error) -> Failure {
-    let mut said = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        said = format!("{said}: {error}");
-        cause = error.source();
-    }
-    Failure::NotThere(said)
 }
 
 fn beginning(text: &str) -> String {

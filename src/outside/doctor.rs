@@ -178,7 +178,7 @@ async fn introduce(endpoint: &Endpoint) -> Vec<Check> {
             checks.push(skipped("protocol", "not looked at: we are not let in"));
             return checks;
         }
-        Err(failure @ (Failure::NotThere(_) | Failure::Late(_))) => {
+        Err(failure @ Failure::NoAnswer(_)) => {
             let fix = "See whether a server or a balancer listens there, by its address and port";
             checks = vec![failed("reach", failure, fix)];
             checks.extend::<Vec<Check>>(rest(&["auth", "protocol"], not_there));

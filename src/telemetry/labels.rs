@@ -99,7 +99,17 @@ closed_set! {
         KeyInUrl = "key_in_url",
         /// A key that was not looked at: its address sent too many that are none.
         TooManyFailures = "too_many_failures",
-        /// A key without the scope that a call needs.
+        /// No access token, where one is asked for.
+        TokenMissing = "token_missing",
+        /// What is no access token for this server.
+        TokenInvalid = "token_invalid",
+        /// An access token whose time is over.
+        TokenExpired = "token_expired",
+        /// An access token of which `oauth.client_claim` or `oauth.tenant_claim` makes nobody.
+        TokenOfNobody = "token_of_nobody",
+        /// An access token that cannot be checked: the keys of the authorization server cannot be had.
+        TokenUnchecked = "token_unchecked",
+        /// A key or a token without the scope that a call needs.
         Scope = "insufficient_scope",
         /// A `Host` that is not in `http.allowed_hosts`.
         Host = "host",

@@ -132,7 +132,8 @@ impl Me {
             return Self { id: named, verified: false, told };
         };
         let foreign = named.as_ref().is_some_and(|id| !grant.covers(id));
-        let id = principal.client().cloned().or(named.filter(|_| !foreign));
+        // Of several, the one that it chose.
+        let id = named.filter(|_| !foreign).or(principal.client().cloned());
         let mut told = match (&id, grant) {
             (Some(id), _) => format!(
                 "You are {0}, as your key proves: use {0} as client_id and sender_id. Others see your messages \
@@ -211,7 +212,7 @@ fn render(
 mod tests {
     use super::*;
     use crate::{
-        model::{Scopes, Tenant},
+        model::{Grant, Scopes, Tenant},
         queue::Profile,
         tools::samples::{self, structured},
     };
@@ -227,14 +228,28 @@ mod tests {
 
     #[test]
     fn what_a_key_proves_stands_above_what_a_file_says() {
+        let parsed = |text: &str| text.parse::<Grant>().unwrap();
+        let several = || Grant::WithBelow(samples::id("alice"));
         for (grant, named, client, said) in [
-            ("alice", None, Some("alice"), "You are alice, as your key proves"),
-            ("alice", Some("bob"), Some("alice"), "is not yours by your key: correct it"),
-            ("alice.*", None, None, "use ids that begin with alice. such as alice.1, as client_id"),
-            ("alice.*", Some("alice.2"), Some("alice.2"), "You are alice.2, as your key proves"),
-            ("alice.*", Some("alice"), None, "is not yours by your key: correct it"),
+            (several(), None, Some("alice"), "You are alice, as"),
+            (several(), Some("alice.2"), Some("alice.2"), "You are alice.2, as"),
+            (several(), Some("bob"), Some("alice"), "is not yours by"),
+            (parsed("alice"), None, Some("alice"), "You are alice, as your key proves"),
+            (parsed("alice"), Some("bob"), Some("alice"), "is not yours by your key: correct it"),
+            (
+                parsed("alice.*"),
+                None,
+                None,
+                "use ids that begin with alice. such as alice.1, as client_id",
+            ),
+            (
+                parsed("alice.*"),
+                Some("alice.2"),
+                Some("alice.2"),
+                "You are alice.2, as your key proves",
+            ),
+            (parsed("alice.*"), Some("alice"), None, "is not yours by your key: correct it"),
         ] {
-            let grant = grant.parse().unwrap();
             let principal = Principal::proved(Tenant::default(), grant, Scopes::default());
             let outcome = render(&me(named, &principal), &[], &[]).unwrap();
             assert!(outcome.text.contains(said), "{}", outcome.text);

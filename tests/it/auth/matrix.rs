@@ -181,7 +181,7 @@ async fn no_door_opens_beyond_what_a_key_proves(store: Store) {
 }
 
 /// A door that is not this caller's, and says so.
-fn refused(door: &Door, said: &Said, own: &str, who: &str) {
+pub(super) fn refused(door: &Door, said: &Said, own: &str, who: &str) {
     let json = said.json();
     match door.method {
         "tools/call" => {

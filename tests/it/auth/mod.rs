@@ -1,10 +1,11 @@
-//! Mode `key`: who is let in, and what of whom is opened to it.
+//! Modes `key` and `oauth`: who is let in, and what of whom is opened to it.
 
 mod bound;
 mod command;
 mod doors;
 mod log;
 mod matrix;
+mod oauth;
 mod verified;
 
 use mcp_messaging::auth::{ApiKey, MasterKeys};
