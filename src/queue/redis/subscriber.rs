@@ -340,8 +340,9 @@ impl Keeper {
         }
     }
 
-    /// Publishes to ourselves on so many of our channels, in turn. `false`: one was not heard, and the
-    /// ear connects anew.
+    /// Publishes to ourselves on so many of our channels, in turn. `false`: not all were heard. One that was
+    /// published and not heard connects the ear anew; one that could not be published tells nothing (its
+    /// slot may just have moved), and is tried again.
     async fn probe(&mut self, most: usize) -> bool {
         let mut confirmed: Vec<u8> = {
             let buckets = lock(&self.buckets);
@@ -363,7 +364,6 @@ impl Keeper {
                 } else {
                     client.publish(channel, payload).await
                 };
-                // On an error the other connection is in trouble: it cannot tell.
                 published.is_ok().then_some(number)
             }
         });
@@ -382,7 +382,7 @@ impl Keeper {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         lock(&self.heard).clear();
-        true
+        published.iter().all(Option::is_some)
     }
 
     /// Wakes whoever should have been woken long ago, and counts it: the count must stay 0.
