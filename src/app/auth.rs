@@ -7,7 +7,7 @@ use crate::{
     auth::{Authenticator, KeyCheck, Known, MasterKeys, Revoked},
     config::{Config, ConfigError},
     model::SystemClock,
-    queue::{CredentialStore, KeyId},
+    queue::{CredentialStore, KeyId, Revocations},
 };
 
 /// What all workers share.
@@ -15,7 +15,7 @@ pub(super) struct Auth {
     /// `None`: mode `none`.
     masters: Option<Arc<MasterKeys>>,
     revoked: HashSet<KeyId>,
-    known: Known,
+    known: Known<Revocations>,
     stale: Duration,
 }
 

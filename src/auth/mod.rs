@@ -8,12 +8,14 @@
 //! opens no inbox that is not its own.
 
 mod key;
+mod known;
 mod revoked;
 
 use std::sync::Arc;
 
 pub use key::{ApiKey, BadKey, is_key_in_query};
-pub use revoked::{Known, Revoked};
+pub use known::Known;
+pub use revoked::Revoked;
 
 /// All master keys that are in force.
 pub use crate::model::KeyRing as MasterKeys;
