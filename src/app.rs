@@ -28,7 +28,7 @@ use crate::{
     model::SystemClock,
     prompts,
     queue::{
-        CredentialStore, LimitStore, QueueBackend, QueueError,
+        LimitStore, QueueBackend, QueueError, TeamStore,
         memory::MemoryQueue,
         redis::{RedisQueue, RedisStore},
     },
@@ -113,7 +113,7 @@ enum Store {
     Redis(Box<RedisStore>),
 }
 
-type Ways = (Arc<dyn QueueBackend>, Arc<dyn LimitStore>, Option<Arc<dyn CredentialStore>>);
+type Ways = (Arc<dyn QueueBackend>, Arc<dyn LimitStore>, Option<Arc<dyn TeamStore>>);
 
 impl Store {
     fn open(
@@ -136,7 +136,7 @@ impl Store {
         })
     }
 
-    /// A way to the mail, to shared limits, and to what is kept about keys if the store keeps that.
+    /// A way to the mail, to shared limits, and to what is kept about keys and teams if the store keeps that.
     fn queue(&self) -> Result<Ways, QueueError> {
         Ok(match self {
             Self::Memory(queue) => {
@@ -177,7 +177,7 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
         let auth = Arc::new(auth::Auth::read(config)?);
         let (send_limits, stocks) = (settings::send_limits(config), Stocks::default());
         move || {
-            let (queue, limits, credentials) = match store.queue() {
+            let (queue, limits, kept) = match store.queue() {
                 Ok(ways) => ways,
                 // The same settings opened the store above.
                 Err(error) => unreachable!("a worker cannot open the store: {error}"),
@@ -201,9 +201,10 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
             };
             let mcp = McpServer::new(offer, Arc::clone(&metrics), stop.clone());
             HttpState {
-                auth: auth.authenticator(credentials),
+                auth: auth.authenticator(kept.clone().map(|kept| kept as _)),
                 mcp,
                 messaging,
+                teams: auth.teams(kept),
                 metrics: Arc::clone(&metrics),
                 config: Arc::clone(&http_config),
                 leaving: leaving.clone(),

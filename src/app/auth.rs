@@ -7,7 +7,8 @@ use crate::{
     auth::{Authenticator, KeyCheck, Known, MasterKeys, Revoked},
     config::{Config, ConfigError},
     model::SystemClock,
-    queue::{CredentialStore, KeyId, Revocations},
+    queue::{CredentialStore, KeyId, Revocations, TeamStore},
+    teams::Teams,
 };
 
 /// What all workers share.
@@ -50,6 +51,13 @@ impl Auth {
             revoked,
             clock: Arc::new(SystemClock),
         })
+    }
+}
+
+impl Auth {
+    /// What one worker can do about teams: nothing in mode `none`.
+    pub(super) fn teams(&self, store: Option<Arc<dyn TeamStore>>) -> Teams {
+        Teams::new(store, self.masters.clone(), Arc::new(SystemClock))
     }
 }
 

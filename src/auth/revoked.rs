@@ -20,12 +20,7 @@ impl Revoked {
     /// Only these keys, where no store keeps revocations.
     #[must_use]
     pub fn only(keys: HashSet<KeyId>) -> Self {
-        Self {
-            keys: Arc::new(keys),
-            store: None,
-            known: Known::default(),
-            stale: Duration::ZERO,
-        }
+        Self { keys: Arc::new(keys), store: None, known: Known::default(), stale: Duration::ZERO }
     }
 
     /// Nothing.
@@ -116,8 +111,7 @@ mod tests {
         let now = Arc::new(Mutex::new(Instant::now()));
         let clock = Arc::clone(&now);
         let known = Known::telling_time_by(Arc::new(move || *lock(&clock)));
-        let revoked =
-            Revoked::kept_by(Arc::clone(&store) as _, HashSet::new(), known, STALE);
+        let revoked = Revoked::kept_by(Arc::clone(&store) as _, HashSet::new(), known, STALE);
         let scopes = "read".parse().unwrap();
         let key = ApiKey::new(Tenant::default(), "alice".parse().unwrap(), scopes, 1, None);
         (store, revoked, key, move |by| *lock(&now) += by)

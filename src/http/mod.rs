@@ -14,11 +14,13 @@ mod io;
 mod mcp_endpoint;
 mod ops;
 mod origin;
+mod problem;
 mod sessions;
 mod settle;
 mod sse;
 mod state;
 mod stop;
+mod teams;
 mod unacked;
 mod wire;
 
@@ -84,6 +86,7 @@ impl Routes {
                     .route(web::get().to(sessions::get))
                     .route(web::method(actix_web::http::Method::OPTIONS).to(sessions::options)),
             );
+            teams::register(app);
         }
         if self != Self::Public {
             app.route("/livez", web::get().to(ops::livez));

@@ -12,6 +12,7 @@ mod error;
 pub mod memory;
 mod permits;
 pub mod redis;
+mod teams;
 mod types;
 mod wakeups;
 
@@ -24,6 +25,7 @@ pub use credentials::{
 };
 pub use error::{QueueError, Unreadable, Unready};
 pub use permits::{Bucket, LimitStore, Pair, Pause, Permits};
+pub use teams::{ContactPolicy, Invitation, KeptTeam, Member, Policy, Role, Team, TeamStore};
 pub use types::{
     Arrivals, Batch, Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor,
     FetchRequest, Fetched, IdempotencyKey, InboxStat, LeaseId, LedgerEntry, Limits, NewMessage,

@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("outside", &["tls"]),
     ("queue", &["model", "telemetry"]),
     ("dialogue", &[]),
-    ("messaging", &["dialogue", "queue", "model", "telemetry"]),
+    ("messaging", &["dialogue", "teams", "queue", "model", "telemetry"]),
     ("tools", &["dialogue", "messaging", "queue", "model", "telemetry"]),
     ("resources", &["dialogue", "tools", "messaging", "queue", "model", "telemetry"]),
     ("prompts", &["dialogue", "tools", "messaging", "queue", "model", "telemetry"]),
@@ -24,7 +24,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["dialogue", "tools", "resources", "prompts", "messaging", "queue", "model", "telemetry"],
     ),
     ("auth", &["queue", "model"]),
-    ("http", &["auth", "mcp", "messaging", "queue", "model", "telemetry"]),
+    ("teams", &["auth", "queue", "model"]),
+    ("http", &["auth", "teams", "mcp", "messaging", "queue", "model", "telemetry"]),
 ];
 
 /// Layers without a rule.

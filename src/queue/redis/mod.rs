@@ -23,6 +23,7 @@ mod send;
 mod subscriber;
 mod survey;
 mod tasks;
+mod teams;
 mod unread;
 
 use std::{

@@ -5,6 +5,8 @@ mod command;
 mod doors;
 mod log;
 mod matrix;
+mod team_rules;
+mod teams;
 mod verified;
 
 use mcp_messaging::auth::{ApiKey, MasterKeys};
