@@ -7,6 +7,7 @@ mod commands;
 pub mod keys;
 pub mod pairs;
 mod settings;
+pub mod team;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -33,6 +34,7 @@ use crate::{
         redis::{RedisQueue, RedisStore},
     },
     resources,
+    teams::TeamError,
     telemetry::{Metrics, Telemetry, TelemetryError},
     tls::TlsError,
     tools,
@@ -85,6 +87,12 @@ pub enum StartError {
     /// A command about keys.
     #[error("keys: {0}")]
     Keys(String),
+    /// A command about teams.
+    #[error("team: {0}")]
+    Team(#[from] TeamError),
+    /// What is to be imported is no team.
+    #[error("team: this is not what `team export` prints: {0}")]
+    Import(String),
     /// The operating system.
     #[error(transparent)]
     System(#[from] std::io::Error),
@@ -189,7 +197,8 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
                 settling.clone(),
                 Arc::clone(&metrics),
             )
-            .limited_by(Limiter::new(limits, send_limits, stocks.clone()));
+            .limited_by(Limiter::new(limits, send_limits, stocks.clone()))
+            .asking(auth.contacts(kept.clone()));
             let offer = Offer {
                 instructions: tools::INSTRUCTIONS,
                 tools: tools::registry(messaging.clone()),

@@ -46,7 +46,8 @@ local function h_size(h) return #h + h_len(h) end
 
 -- Options of a call, as bits. COVERED: a WAIT follows, which covers what this very connection wrote; so
 -- what an earlier attempt wrote is covered by a write of this one.
-local OWN, KEYED, RETRY, SHARDED, COVERED = 1, 2, 4, 8, 16
+-- ANSWERS: the recipient takes nothing of this sender but answers to what it asked.
+local OWN, KEYED, RETRY, SHARDED, COVERED, ANSWERS = 1, 2, 4, 8, 16, 32
 
 local function publish(options, channel, topic)
   redis.pcall(has(options, SHARDED) and 'SPUBLISH' or 'PUBLISH', channel, topic)
@@ -298,13 +299,14 @@ local function remember_asked(w, asked, now)
   for i = 1, #live - ASKED_MAX do call('HDEL', w, live[i][2]) end
 end
 
--- Ids of the questions of `asker` that were handed to the owner of `w`, oldest first.
-local function asked_by(w, asker)
+-- Ids of the questions of `asker` that were handed to the owner of `w`, oldest first; of those that live after
+-- `now`, if it is given.
+local function asked_by(w, asker, now)
   local all, found = call('HGETALL', w), {}
   for i = 1, #all, 2 do
     if string.sub(all[i], 1, 1) == 'a' then
-      local stamp, _, who = string.match(all[i + 1], '^(%d+)|(%d+)|(.*)$')
-      if who == asker then found[#found + 1] = { tonumber(stamp), string.sub(all[i], 2) } end
+      local stamp, exp, who = string.match(all[i + 1], '^(%d+)|(%d+)|(.*)$')
+      if who == asker and (not now or tonumber(exp) > now) then found[#found + 1] = { tonumber(stamp), string.sub(all[i], 2) } end
     end
   end
   table.sort(found, function(one, two) return one[1] < two[1] end)
@@ -479,6 +481,14 @@ local function send(keys, a)
     wait, answered = match_wait(w, sender, candidates, now)
   end
 
+  local late = nil
+  if has(options, ANSWERS) and not wait then
+    for _, question in ipairs(sw and asked_by(sw, recipient, now) or {}) do
+      if not named or question == named then late = question; break end
+    end
+    if not late then return fail('MBNOANSWER', '') end
+  end
+
   local depth = call('LLEN', q) / 2
   local exp = now + ttl
   local size = 38 + #tail + #body
@@ -513,6 +523,7 @@ local function send(keys, a)
     present, ms = 2, 0
   else
     stamp = append(q, c, depth, us, now, flags, body, exp, id, tail)
+    if late then call('HDEL', sw, 'a' .. late) end
   end
   if answered and answered.hold > 0 then save(m, c, now, keep, 'wx', fmt(next_sweep)) else save(m, c, now, keep) end
   if wait_ms > 0 and sw then open_wait(sm, sw, id, recipient, wait_ms, now, keep) end
@@ -885,12 +896,14 @@ local function task_cancel(keys, a)
   return 1
 end
 
--- contact: KEYS m w  ARGV 1 keep 2 peer or '' -> {look up 0/1, ids of the peer's questions handed out}
+-- contact: KEYS m w  ARGV 1 keep 2 peer or '' [3 'live' 4 question that was answered late, or '']
+-- -> {look up 0/1, ids of the peer's questions handed out; if 'live', of those that live}
 local function contact(keys, a)
   local _, now = clock()
   local f = call('HMGET', keys[1], 'sn', 'lx', 'c', 'pn')
   if num(f[1]) + SEEN_EVERY <= now then save(keys[1], counters(f[3]), now, tonumber(a[1]), 'sn', fmt(now)) end
-  local ids = a[2] ~= '' and table.concat(asked_by(keys[2], a[2])) or ''
+  if a[4] and a[4] ~= '' then call('HDEL', keys[2], 'a' .. a[4]) end
+  local ids = a[2] ~= '' and table.concat(asked_by(keys[2], a[2], a[3] and now)) or ''
   return { (num(f[4]) > now or (f[2] and tonumber(f[2]) <= now)) and 1 or 0, ids }
 end
 

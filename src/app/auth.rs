@@ -7,8 +7,8 @@ use crate::{
     auth::{Authenticator, KeyCheck, Known, MasterKeys, Revoked},
     config::{Config, ConfigError},
     model::SystemClock,
-    queue::{CredentialStore, KeyId, Revocations, TeamStore},
-    teams::Teams,
+    queue::{CredentialStore, KeyId, Revocations, Team, TeamStore},
+    teams::{Contacts, Teams},
 };
 
 /// What all workers share.
@@ -17,6 +17,7 @@ pub(super) struct Auth {
     masters: Option<Arc<MasterKeys>>,
     revoked: HashSet<KeyId>,
     known: Known<Revocations>,
+    teams: Known<Team>,
     stale: Duration,
 }
 
@@ -34,7 +35,8 @@ impl Auth {
         });
         let revoked = revoked.collect::<Result<_, _>>()?;
         let stale = Duration::from_secs(config.auth.stale_seconds);
-        Ok(Self { masters, revoked, known: Known::default(), stale })
+        let (known, teams) = (Known::default(), Known::default());
+        Ok(Self { masters, revoked, known, teams, stale })
     }
 
     /// For one worker, with its way to the store.
@@ -58,6 +60,15 @@ impl Auth {
     /// What one worker can do about teams: nothing in mode `none`.
     pub(super) fn teams(&self, store: Option<Arc<dyn TeamStore>>) -> Teams {
         Teams::new(store, self.masters.clone(), Arc::new(SystemClock))
+    }
+
+    /// Who takes whose messages, for one worker: everybody's of its team where nobody proves anything, or where no
+    /// store keeps teams.
+    pub(super) fn contacts(&self, store: Option<Arc<dyn TeamStore>>) -> Contacts {
+        match (store, &self.masters) {
+            (Some(store), Some(_)) => Contacts::kept_by(store, self.teams.clone(), self.stale),
+            (None, _) | (_, None) => Contacts::default(),
+        }
     }
 }
 

@@ -99,6 +99,8 @@ impl From<TeamError> for Problem {
                     QueueError::InboxFull { .. }
                     | QueueError::TooManyWaits { .. }
                     | QueueError::IdempotencyConflict { .. }
+                    | QueueError::Unreadable { .. }
+                    | QueueError::NoAnswer
                     | QueueError::Contract { .. } => StatusCode::INTERNAL_SERVER_ERROR,
                 };
                 Self::new(status, detail).with(RETRY_AFTER, HeaderValue::from_static("2"))

@@ -71,6 +71,7 @@ type Answer = Result<(StatusCode, Value), Problem>;
 async fn handle(request: &HttpRequest, payload: Payload, state: &HttpState) -> Answer {
     origin::check(request.headers(), &state.config)
         .map_err(|(reason, why)| Problem::new(StatusCode::FORBIDDEN, why).because(reason))?;
+    credentials::check_url(request.uri())?;
     let (path, method) = (request.path(), request.method());
     let allowed = PATHS.iter().find(|(known, _)| *known == path).map_or("", |(_, allowed)| allowed);
     if !allowed.split(", ").any(|allowed| allowed == method.as_str()) {
@@ -80,9 +81,10 @@ async fn handle(request: &HttpRequest, payload: Payload, state: &HttpState) -> A
             .with(ALLOW, HeaderValue::from_static(allowed)));
     }
     if path == "/api/join" {
-        return join(state, &read(request, payload, state).await?).await;
+        let body = read(request, payload, state).await?;
+        return join(request, state, &body).await;
     }
-    let admitted = credentials::admit(request.headers(), state).await?;
+    let admitted = credentials::admit(request, state).await?;
     let admin = path.strip_prefix("/api/admin/");
     if admin.is_some() {
         credentials::check_scope(&admitted, Scope::Admin)?;
@@ -148,9 +150,19 @@ struct Join {
     client: Option<Grant>,
 }
 
-async fn join(state: &HttpState, body: &[u8]) -> Answer {
+async fn join(request: &HttpRequest, state: &HttpState, body: &[u8]) -> Answer {
     let Join { code, client } = parse(body)?;
-    let joined = state.teams.join(&code, client.as_ref()).await?;
+    // A code is a credential too: whoever sends many bad ones is slowed.
+    let attempt = credentials::attempt(request, state).await?;
+    let joined = state.teams.join(&code, client.as_ref()).await;
+    if let Some(attempt) = attempt {
+        match &joined {
+            Ok(_) => attempt.good(),
+            Err(TeamError::BadCode) => attempt.bad(),
+            Err(_) => attempt.undecided(),
+        }
+    }
+    let joined = joined?;
     let mut answer = key(&joined);
     answer["role"] = Role::of(joined.key.scopes).as_str().into();
     made(answer)

@@ -1,6 +1,6 @@
 //! How a client is named by another one: in its own team by its id alone, in another as `team/client`.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,8 @@ use super::{ClientId, Grant, Inbox, InvalidClientId, InvalidGrant, InvalidTenant
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Address {
-    team: Option<Tenant>,
+    /// Another team, and the whole as it is written.
+    abroad: Option<(Tenant, Arc<str>)>,
     client: ClientId,
 }
 
@@ -29,7 +30,7 @@ impl Address {
     /// The other team that it names.
     #[must_use]
     pub fn team(&self) -> Option<&Tenant> {
-        self.team.as_ref()
+        self.abroad.as_ref().map(|(team, _)| team)
     }
 
     /// The client, in whichever team.
@@ -41,30 +42,28 @@ impl Address {
     /// What somebody of the team `from` calls the owner of an inbox.
     #[must_use]
     pub fn of(inbox: &Inbox, from: &Tenant) -> Self {
-        let team = (inbox.tenant() != from).then(|| inbox.tenant().clone());
-        Self { team, client: inbox.client().clone() }
+        let abroad = || (inbox.tenant().clone(), Arc::from(inbox.name()));
+        let abroad = (inbox.tenant() != from).then(abroad);
+        Self { abroad, client: inbox.client().clone() }
     }
 
     /// The inbox that somebody of the team `from` means by it.
     #[must_use]
     pub fn inbox(&self, from: &Tenant) -> Inbox {
-        Inbox::new(self.team.as_ref().unwrap_or(from).clone(), self.client.clone())
+        Inbox::new(self.team().unwrap_or(from).clone(), self.client.clone())
     }
 
     /// As it is written: `bob` or `team/bob`. Never log it.
     #[must_use]
-    pub fn expose(&self) -> String {
-        match &self.team {
-            Some(team) => format!("{}/{}", team.as_str(), self.client.expose()),
-            None => self.client.expose().to_owned(),
-        }
+    pub fn expose(&self) -> &str {
+        self.abroad.as_ref().map_or(self.client.expose(), |(_, text)| text)
     }
 }
 
 impl From<ClientId> for Address {
     /// In one's own team.
     fn from(client: ClientId) -> Self {
-        Self { team: None, client }
+        Self { abroad: None, client }
     }
 }
 
@@ -73,8 +72,10 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(match text.split_once('/') {
-            Some((team, client)) => Self { team: Some(team.parse()?), client: client.parse()? },
-            None => Self { team: None, client: text.parse()? },
+            Some((team, client)) => {
+                Self { abroad: Some((team.parse()?, text.into())), client: client.parse()? }
+            }
+            None => Self { abroad: None, client: text.parse()? },
         })
     }
 }
@@ -89,7 +90,7 @@ impl TryFrom<String> for Address {
 
 impl From<Address> for String {
     fn from(address: Address) -> Self {
-        address.expose()
+        address.expose().to_owned()
     }
 }
 

@@ -187,7 +187,7 @@ impl Teams {
         let key = ApiKey::new(by.tenant.clone(), client.clone(), scopes, generation, expires_at);
         let record = IssuedKey {
             id: key.id,
-            master: master.name().to_owned(),
+            master: master.name().to_string(),
             grant: client,
             scopes,
             generation,

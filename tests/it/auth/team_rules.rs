@@ -1,15 +1,18 @@
 //! What holds of invitations over time, on a clock that the test moves.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mcp_messaging::{
-    auth::MasterKeys,
-    model::{Clock, Grant, ManualClock, Tenant},
+    auth::{Known, MasterKeys},
+    model::{Clock, Grant, Inbox, ManualClock, Tenant},
     queue::{
         Role, TeamStore,
         redis::{RedisSettings, RedisStore},
     },
-    teams::{Actor, InviteSpec, Made, TeamError, Teams},
+    teams::{Actor, Contacts, Insist, InviteSpec, Made, TeamError, Teams, Unknown, Verdict},
     telemetry::Metrics,
 };
 use tokio_util::task::TaskTracker;
@@ -22,7 +25,7 @@ pub(super) struct House {
     pub(super) teams: Teams,
     pub(super) clock: ManualClock,
     pub(super) store: Arc<dyn TeamStore>,
-    _server: RedisServer,
+    server: RedisServer,
 }
 
 pub(super) fn acme() -> Actor {
@@ -47,7 +50,7 @@ impl House {
             Some(Arc::new(masters)),
             Arc::new(clock.clone()) as Arc<dyn Clock>,
         );
-        Self { teams, clock, store, _server: server }
+        Self { teams, clock, store, server }
     }
 
     async fn invite(&self, client: Option<&str>) -> String {
@@ -113,8 +116,7 @@ async fn an_id_is_free_again_when_its_member_was_removed_and_not_before() {
     let fixed = InviteSpec { role: Role::Member, client: Some(grant("alice")), hours: 1, days: 1 };
     let invited = house.teams.invite(&acme(), &fixed).await;
     assert_eq!(invited.map(drop).unwrap_err(), TeamError::Taken);
-    let insist = mcp_messaging::teams::Insist::No;
-    house.teams.remove(&acme(), &grant("alice"), insist).await.unwrap();
+    house.teams.remove(&acme(), &grant("alice"), Insist::No).await.unwrap();
     let made = house.join(&code, Some("alice")).await.unwrap();
     assert_eq!(made.key.generation, 2, "older keys are none of hers");
 }
@@ -141,4 +143,71 @@ async fn of_changes_at_the_same_time_none_is_lost() {
     }
     assert_eq!(house.store.team(&tenant).await.unwrap(), latest);
     assert_eq!(house.store.replace_team(&tenant, revision, &empty).await, Ok(true));
+}
+
+#[tokio::test]
+async fn without_redis_what_is_known_of_contacts_serves_for_a_time_and_then_nobody_may_write() {
+    let mut house = House::open().await;
+    let refuse_eve = serde_json::from_str(r#"{"block":["eve"]}"#).unwrap();
+    house.teams.set_contacts(&acme(), grant("alice"), refuse_eve).await.unwrap();
+    let stale = Duration::from_secs(10);
+    let contacts = Contacts::kept_by(Arc::clone(&house.store), Known::default(), stale);
+    let inbox = |name: &str| Inbox::from_name(name).unwrap();
+    let verdict = async |from: &str, to: &str| contacts.verdict(&inbox(from), &inbox(to)).await;
+    assert_eq!(verdict("acme/eve", "acme/alice").await, Ok(Verdict::NotTaken));
+    let before = Instant::now();
+    house.server.kill();
+    assert_eq!(verdict("acme/bob", "acme/alice").await, Ok(Verdict::Taken), "known just now");
+    assert_eq!(verdict("acme/eve", "acme/alice").await, Ok(Verdict::NotTaken));
+    assert_eq!(
+        verdict("beta/bob", "beta/bea").await,
+        Err(Unknown),
+        "of this team nothing is known"
+    );
+    while verdict("acme/bob", "acme/alice").await != Err(Unknown) {
+        assert!(before.elapsed() < Duration::from_secs(40), "it ends");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(before.elapsed() >= stale, "not before its time");
+}
+
+#[tokio::test]
+async fn what_is_exported_can_be_imported_again_and_again() {
+    let house = House::open().await;
+    let code = house.invite(Some("alice")).await;
+    let made = house.join(&code, None).await.unwrap();
+    let open = house.invite(None).await;
+    let policy = serde_json::from_str(r#"{"policy":"allow","allow":["bob.*","beta/*"]}"#).unwrap();
+    house.teams.set_contacts(&acme(), grant("alice"), policy).await.unwrap();
+    house.teams.set_teams(&acme(), ["beta".parse().unwrap()]).await.unwrap();
+    let file = house.teams.export(&acme()).await.unwrap();
+    let text = serde_json::to_string(&file).unwrap();
+    let sealed = secrecy::ExposeSecret::expose_secret(&made.sealed).to_owned();
+    for secret in [&code, &open, &sealed] {
+        assert!(!text.contains(secret.rsplit('.').next().unwrap()), "{text}");
+    }
+    assert!(!text.contains("digest") && !text.contains("mbk_") && !text.contains("mbj_"), "{text}");
+
+    let elsewhere = House::open().await;
+    let other = Actor::operator("other".parse().unwrap());
+    let read = serde_json::from_str(&text).unwrap();
+    for _ in 0..2 {
+        elsewhere.teams.import(&other, &read).await.unwrap();
+        let tenant = "other".parse().unwrap();
+        assert_eq!(elsewhere.store.team(&tenant).await.unwrap().revision, 1, "once is enough");
+        let back = elsewhere.teams.export(&other).await.unwrap();
+        assert_eq!(
+            (back.members, back.contacts, back.teams),
+            (file.members.clone(), file.contacts.clone(), file.teams.clone())
+        );
+    }
+    // Who was imported is a member: its id is not free, though it has no key yet.
+    let spec = InviteSpec { role: Role::Member, client: None, hours: 1, days: 1 };
+    let code = elsewhere.teams.invite(&other, &spec).await.unwrap();
+    let taken = elsewhere.join(code.code.expose(), Some("alice")).await;
+    assert_eq!(taken.map(drop).unwrap_err(), TeamError::Taken);
+    let newer = text.replace("\"version\":1", "\"version\":2");
+    let newer = serde_json::from_str(&newer).unwrap();
+    let refused = elsewhere.teams.import(&other, &newer).await;
+    assert_eq!(refused, Err(TeamError::Value("version", "1")));
 }
