@@ -107,9 +107,10 @@ pub fn run(config: &Config, command: TeamCommand) -> Result<(), StartError> {
             Backend::Redis => Arc::new(commands::redis(config)?),
         };
         // Only inviting asks for them.
-        let masters = match &command {
-            TeamCommand::Invite { .. } => Some(Arc::new(master_keys(config)?)),
-            _ => None,
+        let masters = if let TeamCommand::Invite { .. } = &command {
+            Some(Arc::new(master_keys(config)?))
+        } else {
+            None
         };
         act(&Teams::new(Some(store), masters, Arc::new(SystemClock)), command).await
     })
@@ -157,13 +158,12 @@ async fn act(teams: &Teams, command: TeamCommand) -> Result<(), StartError> {
             say(&json.map_err(|error| StartError::Import(error.to_string()))?);
         }
         TeamCommand::Import { tenant, file } => {
-            let text = match &file {
-                Some(path) => std::fs::read_to_string(path)?,
-                None => {
-                    let mut text = String::new();
-                    std::io::stdin().read_to_string(&mut text)?;
-                    text
-                }
+            let text = if let Some(path) = &file {
+                std::fs::read_to_string(path)?
+            } else {
+                let mut text = String::new();
+                std::io::stdin().read_to_string(&mut text)?;
+                text
             };
             let import: Export = serde_json::from_str(&text)
                 .map_err(|error| StartError::Import(error.to_string()))?;

@@ -135,10 +135,12 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the end of what may fail")]
 fn done(answer: Value) -> Answer {
     Ok((StatusCode::OK, answer))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the end of what may fail")]
 fn made(answer: Value) -> Answer {
     Ok((StatusCode::CREATED, answer))
 }

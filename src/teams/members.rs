@@ -144,7 +144,17 @@ impl Teams {
                 let result = match error {
                     TeamError::BadCode => "bad_code",
                     TeamError::OtherClient | TeamError::NoClient | TeamError::Taken => "refused",
-                    _ => "unavailable",
+                    TeamError::NoTeams
+                    | TeamError::NoStore
+                    | TeamError::NoMasterKey
+                    | TeamError::NotYours
+                    | TeamError::Beyond(_)
+                    | TeamError::LastAdmin
+                    | TeamError::Unknown(_)
+                    | TeamError::TooMuch { .. }
+                    | TeamError::Value(..)
+                    | TeamError::Busy
+                    | TeamError::Store(_) => "unavailable",
                 };
                 audit::joined(None, None, result);
             }

@@ -154,12 +154,12 @@ pub(crate) fn address(
     value: &Value,
     principal: &Principal,
 ) -> Result<Address, BadArgument> {
-    match value {
-        Value::String(text) if principal.grant().is_some() => {
-            text.parse().map_err(|problem| BadArgument::new(name, problem))
-        }
-        other => Ok(client_id(name, other)?.into()),
+    if let Some(text) = value.as_str()
+        && principal.grant().is_some()
+    {
+        return text.parse().map_err(|problem| BadArgument::new(name, problem));
     }
+    Ok(client_id(name, value)?.into())
 }
 
 /// The caller's own id: the argument `name`, or where older clients put it, or else the one that its
