@@ -17,7 +17,8 @@ pub(super) struct Auth {
     masters: Option<Arc<MasterKeys>>,
     revoked: HashSet<KeyId>,
     known: Known<Revocations>,
-    teams: Known<Team>,
+    /// What is known of teams. `None`: nobody proves which one it is of.
+    teams: Option<Known<Team>>,
     stale: Duration,
 }
 
@@ -35,7 +36,11 @@ impl Auth {
         });
         let revoked = revoked.collect::<Result<_, _>>()?;
         let stale = Duration::from_secs(config.auth.stale_seconds);
-        let (known, teams) = (Known::default(), Known::default());
+        let known = Known::default();
+        let teams = match config.auth.mode.as_str() {
+            "" | "none" => None,
+            _ => Some(Known::default()),
+        };
         Ok(Self { masters, revoked, known, teams, stale })
     }
 
@@ -65,8 +70,8 @@ impl Auth {
     /// Who takes whose messages, for one worker: everybody's of its team where nobody proves anything, or where no
     /// store keeps teams.
     pub(super) fn contacts(&self, store: Option<Arc<dyn TeamStore>>) -> Contacts {
-        match (store, &self.masters) {
-            (Some(store), Some(_)) => Contacts::kept_by(store, self.teams.clone(), self.stale),
+        match (store, &self.teams) {
+            (Some(store), Some(known)) => Contacts::kept_by(store, known.clone(), self.stale),
             (None, _) | (_, None) => Contacts::default(),
         }
     }

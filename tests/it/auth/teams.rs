@@ -430,3 +430,58 @@ async fn keys_are_issued_rotated_and_revoked_as_by_the_command() {
     }
     join(here, &code, Some("alicia")).await.done();
 }
+
+#[tokio::test]
+async fn who_did_what_to_a_team_is_in_the_audit_log_and_no_code_or_key_is_in_any() {
+    let loud = ("LOG_LEVEL", "info,mcp_messaging=trace,audit=trace");
+    let site = guarded(Store::Redis, &[loud, ("MCP_MESSAGING__LOG__AUDIT", "true")]).await;
+    let (here, root) = (site.here(), admin_of("acme"));
+    let (code, _) = invite(here, &root, json!({"client": "bob"})).await;
+    let guess = format!("mbj_acme.{}", "A".repeat(32));
+    join(here, &guess, Some("eve")).await.refused(403);
+    join(here, &code, Some("eve")).await.refused(409);
+    let joined = join(here, &code, None).await.done();
+    let bob = joined["key"].as_str().unwrap().to_owned();
+    post(here, &bob, "/api/contacts", json!({"client": "alice"})).await.refused(403);
+    let half = sealed(&key("acme", "half", "admin"));
+    post(here, &half, "/api/admin/keys", json!({"client": "bob"})).await.refused(403);
+    post(here, &root, "/api/admin/members/remove", json!({"client": "bob"})).await.done();
+    let log = site.into_first().ended_log();
+    let (audit, others): (Vec<_>, Vec<_>) =
+        log.lines().partition(|line| line.contains("\"target\":\"audit\""));
+    let said: Vec<_> = audit
+        .iter()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            ["action", "client", "inbox", "result"]
+                .map(|name| line[name].as_str().unwrap_or("-").to_owned())
+        })
+        .collect();
+    let expected = [
+        ["invite", "root", "bob", "ok"],
+        ["join", "-", "-", "bad_code"],
+        ["join", "-", "-", "refused"],
+        ["join", "bob", "-", "ok"],
+        ["set_contacts", "bob", "alice", "refused"],
+        ["keys_issue", "half", "bob", "refused"],
+        ["member_remove", "root", "bob", "ok"],
+    ];
+    assert_eq!(said, expected);
+    for secret in [&code, &guess, &bob, &root] {
+        for part in secret.split('.').filter(|part| *part != "mbj_acme") {
+            assert!(!log.contains(part), "{part} in the log");
+        }
+    }
+    for name in ["bob", "root", "acme", "eve"] {
+        assert!(!others.iter().any(|line| line.contains(name)), "{name} outside of the audit log");
+    }
+}
+
+#[test]
+fn every_way_of_the_api_is_documented() {
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/teams.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    for (method, path, _) in ways() {
+        assert!(document.contains(&format!("`{method} {path}")), "{method} {path}");
+    }
+}
