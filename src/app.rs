@@ -7,6 +7,7 @@ mod commands;
 pub mod keys;
 pub mod pairs;
 mod settings;
+pub mod team;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -28,11 +29,12 @@ use crate::{
     model::SystemClock,
     prompts,
     queue::{
-        CredentialStore, LimitStore, QueueBackend, QueueError,
+        LimitStore, QueueBackend, QueueError, TeamStore,
         memory::MemoryQueue,
         redis::{RedisQueue, RedisStore},
     },
     resources,
+    teams::TeamError,
     telemetry::{Metrics, Telemetry, TelemetryError},
     tls::TlsError,
     tools,
@@ -85,6 +87,12 @@ pub enum StartError {
     /// A command about keys.
     #[error("keys: {0}")]
     Keys(String),
+    /// A command about teams.
+    #[error("team: {0}")]
+    Team(#[from] TeamError),
+    /// What is to be imported is no team.
+    #[error("team: this is not what `team export` prints: {0}")]
+    Import(String),
     /// The operating system.
     #[error(transparent)]
     System(#[from] std::io::Error),
@@ -113,7 +121,7 @@ enum Store {
     Redis(Box<RedisStore>),
 }
 
-type Ways = (Arc<dyn QueueBackend>, Arc<dyn LimitStore>, Option<Arc<dyn CredentialStore>>);
+type Ways = (Arc<dyn QueueBackend>, Arc<dyn LimitStore>, Option<Arc<dyn TeamStore>>);
 
 impl Store {
     fn open(
@@ -136,7 +144,7 @@ impl Store {
         })
     }
 
-    /// A way to the mail, to shared limits, and to what is kept about keys if the store keeps that.
+    /// A way to the mail, to shared limits, and to what is kept about keys and teams if the store keeps that.
     fn queue(&self) -> Result<Ways, QueueError> {
         Ok(match self {
             Self::Memory(queue) => {
@@ -178,7 +186,7 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
         let (http_config, settling) = (Arc::clone(&http_config), settling.clone());
         let (send_limits, stocks) = (settings::send_limits(config), Stocks::default());
         move || {
-            let (queue, limits, credentials) = match store.queue() {
+            let (queue, limits, kept) = match store.queue() {
                 Ok(ways) => ways,
                 // The same settings opened the store above.
                 Err(error) => unreachable!("a worker cannot open the store: {error}"),
@@ -190,12 +198,14 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
                 settling.clone(),
                 Arc::clone(&metrics),
             )
-            .limited_by(Limiter::new(limits, send_limits, stocks.clone()));
+            .limited_by(Limiter::new(limits, send_limits, stocks.clone()))
+            .asking(auth.contacts(kept.clone()));
             let mcp = McpServer::new(offer(&messaging), Arc::clone(&metrics), stop.clone());
             HttpState {
-                auth: auth.authenticator(credentials),
+                auth: auth.authenticator(kept.clone().map(|kept| kept as _)),
                 mcp,
                 messaging,
+                teams: auth.teams(kept),
                 metrics: Arc::clone(&metrics),
                 config: Arc::clone(&http_config),
                 leaving: leaving.clone(),

@@ -2,7 +2,7 @@
 //!
 //! Data flows one way. A layer may use the layers to its right and never those to its left:
 //!
-//! `http -> mcp -> tools, resources, prompts -> messaging -> queue (redis | memory) -> model`
+//! `http -> mcp -> tools, resources, prompts -> messaging -> teams -> auth -> queue (redis | memory) -> model`
 //!
 //! [`dialogue`] holds the words in which what is offered talks with clients.
 //!
@@ -22,6 +22,7 @@ pub mod outside;
 pub mod prompts;
 pub mod queue;
 pub mod resources;
+pub mod teams;
 pub mod telemetry;
 pub mod tls;
 pub mod tools;

@@ -61,6 +61,26 @@ enum Command {
         #[command(subcommand)]
         command: app::pairs::PairsCommand,
     },
+    /// Invites into a team, lists and removes its members, saves and restores it (`auth.mode = key`).
+    Team {
+        #[command(subcommand)]
+        command: app::team::TeamCommand,
+    },
+    /// Joins a team by a code, and prints the key that comes of it, once.
+    Join {
+        /// The mailbox, such as <http://localhost:8123>.
+        #[arg(long)]
+        url: String,
+        /// The join code. Better by the environment: arguments are seen by others.
+        #[arg(long, env = "MCP_MESSAGING_CODE", hide_env_values = true)]
+        code: String,
+        /// The client id that you want to be, if the code leaves a choice.
+        #[arg(long)]
+        client: Option<String>,
+        /// A PEM file with the authority of the server's certificate, in place of the system's.
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
+    },
     /// Asks the server on this machine whether it is ready: exit code 0 or 1.
     Healthcheck,
     /// Looks at an installation from outside, as a client does, and says what to mend: exit code 0 or 1.
@@ -135,13 +155,17 @@ fn main() -> ExitCode {
             }))
         }
         Some(Command::Demo { place, rate, seconds }) => Some(demo(place, *rate, *seconds)),
+        Some(Command::Join { url, code, client, ca }) => {
+            Some(join(url, code, client.as_deref(), ca.as_deref()))
+        }
         Some(
             Command::Serve
             | Command::Migrate
             | Command::CheckConfig
             | Command::Healthcheck
             | Command::Keys { .. }
-            | Command::Pairs { .. },
+            | Command::Pairs { .. }
+            | Command::Team { .. },
         )
         | None => None,
     };
@@ -170,8 +194,9 @@ fn main() -> ExitCode {
         Command::CheckConfig => app::check_config(&config),
         Command::Keys { command } => app::keys::run(&config, command),
         Command::Pairs { command } => app::pairs::run(&config, &command),
+        Command::Team { command } => app::team::run(&config, command),
         Command::Healthcheck => app::healthcheck(&config),
-        Command::Doctor { .. } | Command::Demo { .. } => Ok(()), // done above
+        Command::Doctor { .. } | Command::Demo { .. } | Command::Join { .. } => Ok(()), // done above
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -222,6 +247,22 @@ fn demo(place: &Place, rate: f64, seconds: Option<u64>) -> Looked {
             _ = tokio::signal::ctrl_c() => {}
         }
         Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn join(url: &str, code: &str, client: Option<&str>, authority: Option<&Path>) -> Looked {
+    let endpoint = Endpoint::new(url, None, authority)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(match runtime.block_on(outside::join(&endpoint, code, client)) {
+        Ok(joined) => {
+            eprintln!("{}", joined.told);
+            say(&joined.key);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("mcp-messaging: {error}");
+            ExitCode::FAILURE
+        }
     })
 }
 

@@ -28,6 +28,7 @@ use mcp_messaging::{
     messaging::{MessagingService, Rules, Waiters},
     model::SystemClock,
     queue::{self, memory::MemoryQueue},
+    teams::Teams,
     telemetry::Metrics,
     tools::{Tool, ToolRegistry},
 };
@@ -108,6 +109,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 stop.clone(),
             ),
             messaging: unused_mailbox(&metrics),
+            teams: Teams::none(),
             metrics: Arc::clone(&metrics),
             config: Arc::clone(&settings),
             leaving: stop.clone(),

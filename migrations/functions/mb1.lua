@@ -1,5 +1,5 @@
 #!lua name=mb1
--- mb1: the mailbox, contract 1. rev: 8
+-- mb1: the mailbox, contract 1. rev: 9
 -- Every operation of the store is one of these functions, on the keys of one hash slot. They are
 -- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
 -- QueueBackend (src/queue/mod.rs).
@@ -7,7 +7,7 @@
 -- Redis does not roll back a function that fails half way. So every check runs before the first
 -- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
 -- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
-local REVISION = 8
+local REVISION = 9
 local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
 local DROP_MAX = 512       -- expired messages dropped from the head in one call
 local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
@@ -46,7 +46,8 @@ local function h_size(h) return #h + h_len(h) end
 
 -- Options of a call, as bits. COVERED: a WAIT follows, which covers what this very connection wrote; so
 -- what an earlier attempt wrote is covered by a write of this one.
-local OWN, KEYED, RETRY, SHARDED, COVERED = 1, 2, 4, 8, 16
+-- ANSWERS: the recipient takes nothing of this sender but answers to what it asked.
+local OWN, KEYED, RETRY, SHARDED, COVERED, ANSWERS = 1, 2, 4, 8, 16, 32
 
 local function publish(options, channel, topic)
   redis.pcall(has(options, SHARDED) and 'SPUBLISH' or 'PUBLISH', channel, topic)
@@ -298,13 +299,14 @@ local function remember_asked(w, asked, now)
   for i = 1, #live - ASKED_MAX do call('HDEL', w, live[i][2]) end
 end
 
--- Ids of the questions of `asker` that were handed to the owner of `w`, oldest first.
-local function asked_by(w, asker)
+-- Ids of the questions of `asker` that were handed to the owner of `w`, oldest first; of those that live after
+-- `now`, if it is given.
+local function asked_by(w, asker, now)
   local all, found = call('HGETALL', w), {}
   for i = 1, #all, 2 do
     if string.sub(all[i], 1, 1) == 'a' then
-      local stamp, _, who = string.match(all[i + 1], '^(%d+)|(%d+)|(.*)$')
-      if who == asker then found[#found + 1] = { tonumber(stamp), string.sub(all[i], 2) } end
+      local stamp, exp, who = string.match(all[i + 1], '^(%d+)|(%d+)|(.*)$')
+      if who == asker and (not now or tonumber(exp) > now) then found[#found + 1] = { tonumber(stamp), string.sub(all[i], 2) } end
     end
   end
   table.sort(found, function(one, two) return one[1] < two[1] end)
@@ -479,6 +481,14 @@ local function send(keys, a)
     wait, answered = match_wait(w, sender, candidates, now)
   end
 
+  local late = nil
+  if has(options, ANSWERS) and not wait then
+    for _, question in ipairs(sw and asked_by(sw, recipient, now) or {}) do
+      if not named or question == named then late = question; break end
+    end
+    if not late then return fail('MBNOANSWER', '') end
+  end
+
   local depth = call('LLEN', q) / 2
   local exp = now + ttl
   local size = 38 + #tail + #body
@@ -513,6 +523,7 @@ local function send(keys, a)
     present, ms = 2, 0
   else
     stamp = append(q, c, depth, us, now, flags, body, exp, id, tail)
+    if late then call('HDEL', sw, 'a' .. late) end
   end
   if answered and answered.hold > 0 then save(m, c, now, keep, 'wx', fmt(next_sweep)) else save(m, c, now, keep) end
   if wait_ms > 0 and sw then open_wait(sm, sw, id, recipient, wait_ms, now, keep) end
@@ -885,12 +896,14 @@ local function task_cancel(keys, a)
   return 1
 end
 
--- contact: KEYS m w  ARGV 1 keep 2 peer or '' -> {look up 0/1, ids of the peer's questions handed out}
+-- contact: KEYS m w  ARGV 1 keep 2 peer or '' [3 'live' 4 question that was answered late, or '']
+-- -> {look up 0/1, ids of the peer's questions handed out; if 'live', of those that live}
 local function contact(keys, a)
   local _, now = clock()
   local f = call('HMGET', keys[1], 'sn', 'lx', 'c', 'pn')
   if num(f[1]) + SEEN_EVERY <= now then save(keys[1], counters(f[3]), now, tonumber(a[1]), 'sn', fmt(now)) end
-  local ids = a[2] ~= '' and table.concat(asked_by(keys[2], a[2])) or ''
+  if a[4] and a[4] ~= '' then call('HDEL', keys[2], 'a' .. a[4]) end
+  local ids = a[2] ~= '' and table.concat(asked_by(keys[2], a[2], a[3] and now)) or ''
   return { (num(f[4]) > now or (f[2] and tonumber(f[2]) <= now)) and 1 or 0, ids }
 end
 
@@ -1241,6 +1254,17 @@ local function pauses_told(keys, a)
   return left
 end
 
+-- team_replace: KEYS t  ARGV 1 version of the layout 2 revision that is to be replaced 3 id of the change 4 document
+-- -> 1 | 0: it is of another revision
+local function team_replace(keys, a)
+  local f = call('HMGET', keys[1], 'r', 'n')
+  local revision = num(f[1])
+  if f[2] == a[3] then return 1 end -- repeated
+  if revision ~= tonumber(a[2]) then return 0 end
+  call('HSET', keys[1], 'v', a[1], 'r', fmt(revision + 1), 'n', a[3], 'd', a[4])
+  return 1
+end
+
 local function revision() return REVISION end
 
 -- What adds is refused when memory is over (before it runs); what drains stays allowed.
@@ -1257,6 +1281,7 @@ register('check_in', check_in)
 register('permits', permits)
 register('pause', pause)
 register('pause_note', pause_note)
+register('team_replace', team_replace)
 register('fetch', fetch, 'allow-oom')
 register('ack', ack, 'allow-oom')
 register('release', release, 'allow-oom')

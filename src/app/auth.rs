@@ -12,7 +12,8 @@ use crate::{
     },
     config::{Config, ConfigError},
     model::SystemClock,
-    queue::{CredentialStore, KeyId},
+    queue::{CredentialStore, KeyId, Revocations, Team, TeamStore},
+    teams::{Contacts, Teams},
     web::{Reader, SafeUrl},
 };
 
@@ -23,7 +24,9 @@ pub(super) struct Auth {
     /// `None`: not mode `oauth`.
     tokens: Option<TokenCheck>,
     revoked: HashSet<KeyId>,
-    known: Known,
+    known: Known<Revocations>,
+    /// What is known of teams. `None`: nobody proves which one it is of.
+    teams: Option<Known<Team>>,
     stale: Duration,
 }
 
@@ -42,7 +45,12 @@ impl Auth {
         });
         let revoked = revoked.collect::<Result<_, _>>()?;
         let stale = Duration::from_secs(config.auth.stale_seconds);
-        Ok(Self { masters, tokens, revoked, known: Known::default(), stale })
+        let known = Known::default();
+        let teams = match config.auth.mode.as_str() {
+            "" | "none" => None,
+            _ => Some(Known::default()),
+        };
+        Ok(Self { masters, tokens, revoked, known, teams, stale })
     }
 
     /// Keeps up to date what is looked up elsewhere, while `background` runs.
@@ -109,6 +117,22 @@ fn tokens(config: &Config) -> Result<TokenCheck, StartError> {
         resource: Arc::new(Resource::new(resource, issuer)),
         clock: Arc::new(SystemClock),
     })
+}
+
+impl Auth {
+    /// What one worker can do about teams: nothing in mode `none`.
+    pub(super) fn teams(&self, store: Option<Arc<dyn TeamStore>>) -> Teams {
+        Teams::new(store, self.masters.clone(), Arc::new(SystemClock))
+    }
+
+    /// Who takes whose messages, for one worker: everybody's of its team where nobody proves anything, or where no
+    /// store keeps teams.
+    pub(super) fn contacts(&self, store: Option<Arc<dyn TeamStore>>) -> Contacts {
+        match (store, &self.teams) {
+            (Some(store), Some(known)) => Contacts::kept_by(store, known.clone(), self.stale),
+            (None, _) | (_, None) => Contacts::default(),
+        }
+    }
 }
 
 /// The master keys of the configuration or of the file that it names.

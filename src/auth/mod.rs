@@ -9,17 +9,19 @@
 //! opens no inbox that is not its own.
 
 mod key;
+mod known;
 mod oauth;
 mod revoked;
 
 use std::sync::Arc;
 
 pub use key::{ApiKey, BadKey, is_key_in_query};
+pub use known::Known;
 pub use oauth::{
     Algorithm, BadToken, InvalidKeySet, KeySet, KeySource, Names, Provider, Resource, SigningKeys,
     TokenCheck, TokenRules, UnknownAlgorithm,
 };
-pub use revoked::{Known, Revoked};
+pub use revoked::Revoked;
 
 /// All master keys that are in force.
 pub use crate::model::KeyRing as MasterKeys;

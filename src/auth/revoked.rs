@@ -1,29 +1,9 @@
 //! What was revoked, as this process knows it.
-//!
-//! The store is asked once in [`FRESH`] for each tenant that calls, never for a request, and never for
-//! a key that is none. When it does not answer, what is known serves on for a bounded time; after that
-//! nobody of that tenant is let in: a key that may have been revoked is not trusted.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use tokio::time::timeout;
-
-use super::{Denied, key::ApiKey};
-use crate::{
-    model::Tenant,
-    queue::{CredentialStore, KeyId, QueueError, Revocations},
-};
-
-/// What is known is so long taken as it is. A revocation is seen within this and one look.
-const FRESH: Duration = Duration::from_secs(4);
-/// How long one look may take.
-const LOOK_WITHIN: Duration = Duration::from_secs(3);
-/// A store that did not answer is left alone for so long.
-const PAUSE: Duration = Duration::from_secs(1);
+use super::{Denied, key::ApiKey, known::Known};
+use crate::queue::{CredentialStore, KeyId, Revocations};
 
 /// What was revoked. Clones share what is known.
 #[derive(Clone)]
@@ -31,60 +11,16 @@ pub struct Revoked {
     /// Said by the configuration.
     keys: Arc<HashSet<KeyId>>,
     store: Option<Arc<dyn CredentialStore>>,
-    known: Known,
+    known: Known<Revocations>,
     /// How long what is known serves when the store does not answer.
     stale: Duration,
-    /// A clock that nobody sets back.
-    now: Arc<dyn Fn() -> Instant + Send + Sync>,
-}
-
-/// What is known of each tenant, to be shared by the workers of a process. There are as many tenants as
-/// the holders of master keys make: nobody else can add one.
-#[derive(Clone, Default)]
-pub struct Known(Arc<Mutex<HashMap<Tenant, Arc<OfTenant>>>>);
-
-#[derive(Default)]
-struct OfTenant {
-    latest: Mutex<Latest>,
-    /// Held by who asks the store.
-    asking: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-struct Latest {
-    rules: Option<(Arc<Revocations>, Instant)>,
-    failed: Option<Instant>,
-}
-
-/// What is behind the locks is replaced as a whole: a panic leaves it sound.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl OfTenant {
-    /// What is known, if it is not older.
-    fn younger(&self, than: Duration, now: Instant) -> Option<Arc<Revocations>> {
-        let latest = lock(&self.latest);
-        let (rules, at) = latest.rules.as_ref()?;
-        (now.duration_since(*at) < than).then(|| Arc::clone(rules))
-    }
-
-    fn failed_just_now(&self, now: Instant) -> bool {
-        lock(&self.latest).failed.is_some_and(|at| now.duration_since(at) < PAUSE)
-    }
 }
 
 impl Revoked {
     /// Only these keys, where no store keeps revocations.
     #[must_use]
     pub fn only(keys: HashSet<KeyId>) -> Self {
-        Self {
-            keys: Arc::new(keys),
-            store: None,
-            known: Known::default(),
-            stale: Duration::ZERO,
-            now: Arc::new(Instant::now),
-        }
+        Self { keys: Arc::new(keys), store: None, known: Known::default(), stale: Duration::ZERO }
     }
 
     /// Nothing.
@@ -98,7 +34,7 @@ impl Revoked {
     pub fn kept_by(
         store: Arc<dyn CredentialStore>,
         keys: HashSet<KeyId>,
-        known: Known,
+        known: Known<Revocations>,
         stale: Duration,
     ) -> Self {
         Self { store: Some(store), known, stale, ..Self::only(keys) }
@@ -110,56 +46,31 @@ impl Revoked {
             return Ok(true);
         }
         let Some(store) = &self.store else { return Ok(false) };
-        let rules = self.rules(&key.tenant, &**store).await.ok_or(Denied::Unavailable)?;
+        let look = || store.revocations(&key.tenant);
+        let rules = self.known.of(&key.tenant, self.stale, look).await;
+        let rules = rules.ok_or(Denied::Unavailable)?;
         Ok(rules.refuses(&key.grant, key.generation, key.id, now_ms))
-    }
-
-    async fn rules(
-        &self,
-        tenant: &Tenant,
-        store: &dyn CredentialStore,
-    ) -> Option<Arc<Revocations>> {
-        let known = Arc::clone(lock(&self.known.0).entry(tenant.clone()).or_default());
-        if let Some(rules) = known.younger(FRESH, (self.now)()) {
-            return Some(rules);
-        }
-        let _asking = known.asking.lock().await;
-        // Somebody else may have asked meanwhile.
-        if let Some(rules) = known.younger(FRESH, (self.now)()) {
-            return Some(rules);
-        }
-        if !known.failed_just_now((self.now)()) {
-            let asked_at = (self.now)();
-            let asked = timeout(LOOK_WITHIN, store.revocations(tenant)).await;
-            match asked.unwrap_or(Err(QueueError::Timeout)) {
-                Ok(rules) => {
-                    let rules = Arc::new(rules);
-                    let latest =
-                        Latest { rules: Some((Arc::clone(&rules), asked_at)), failed: None };
-                    *lock(&known.latest) = latest;
-                    return Some(rules);
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        error.kind = error.label(), error = %error,
-                        "what keys were revoked cannot be found out; what was known serves for a while"
-                    );
-                    lock(&known.latest).failed = Some((self.now)());
-                }
-            }
-        }
-        known.younger(self.stale, (self.now)())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::{
+        sync::{
+            Mutex,
+            atomic::{AtomicBool, AtomicUsize, Ordering},
+        },
+        time::Instant,
+    };
 
     use async_trait::async_trait;
 
     use super::*;
-    use crate::{model::Grant, queue::IssuedKey};
+    use crate::{
+        auth::known::{PAUSE, lock},
+        model::{Grant, Tenant},
+        queue::{IssuedKey, QueueError},
+    };
 
     /// Counts who asks.
     #[derive(Default)]
@@ -197,11 +108,10 @@ mod tests {
 
     fn open() -> (Arc<Store>, Revoked, ApiKey, impl Fn(Duration)) {
         let store = Arc::new(Store::default());
-        let kept =
-            Revoked::kept_by(Arc::clone(&store) as _, HashSet::new(), Known::default(), STALE);
         let now = Arc::new(Mutex::new(Instant::now()));
         let clock = Arc::clone(&now);
-        let revoked = Revoked { now: Arc::new(move || *lock(&clock)), ..kept };
+        let known = Known::telling_time_by(Arc::new(move || *lock(&clock)));
+        let revoked = Revoked::kept_by(Arc::clone(&store) as _, HashSet::new(), known, STALE);
         let scopes = "read".parse().unwrap();
         let key = ApiKey::new(Tenant::default(), "alice".parse().unwrap(), scopes, 1, None);
         (store, revoked, key, move |by| *lock(&now) += by)

@@ -14,7 +14,7 @@ use actix_web::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    guard::{Guard, TooMany},
+    guard::{Attempt, Guard, TooMany},
     mcp_endpoint::Refusal,
     state::HttpState,
 };
@@ -47,12 +47,7 @@ pub(super) fn check_url(uri: &Uri) -> Result<(), Refusal> {
 
 /// Lets a request in, before anything else of it is looked at.
 pub(super) async fn admit(request: &HttpRequest, state: &HttpState) -> Result<Admitted, Refusal> {
-    let attempt = match request.app_data::<Data<Guard>>() {
-        Some(guard) if state.auth.checks() => {
-            guard.attempt(request, &state.stop).await.map_err(too_many)?
-        }
-        Some(_) | None => None,
-    };
+    let attempt = attempt(request, state).await?;
     let values = request.headers().get_all(AUTHORIZATION).map(HeaderValue::as_bytes);
     let admitted = state.auth.admit(values).await;
     if let Some(attempt) = attempt {
@@ -63,6 +58,20 @@ pub(super) async fn admit(request: &HttpRequest, state: &HttpState) -> Result<Ad
         }
     }
     admitted.map_err(|denied| refused(denied, &state.auth))
+}
+
+/// Asks whether a credential of this request may be looked at, or too many from its address were bad. `None`:
+/// nobody counts that.
+pub(super) async fn attempt<'a>(
+    request: &'a HttpRequest,
+    state: &HttpState,
+) -> Result<Option<Attempt<'a>>, Refusal> {
+    match request.app_data::<Data<Guard>>() {
+        Some(guard) if state.auth.checks() => {
+            guard.attempt(request, &state.stop).await.map_err(too_many)
+        }
+        Some(_) | None => Ok(None),
+    }
 }
 
 /// A credential was not looked at.

@@ -14,11 +14,13 @@ mod io;
 mod mcp_endpoint;
 mod ops;
 mod origin;
+mod problem;
 mod sessions;
 mod settle;
 mod sse;
 mod state;
 mod stop;
+mod teams;
 mod unacked;
 mod well_known;
 mod wire;
@@ -91,6 +93,7 @@ impl Routes {
                     .route(web::get().to(well_known::get))
                     .route(web::method(actix_web::http::Method::OPTIONS).to(well_known::options)),
             );
+            teams::register(app);
         }
         if self != Self::Public {
             app.route("/livez", web::get().to(ops::livez));

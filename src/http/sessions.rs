@@ -161,7 +161,7 @@ fn last_seen(presence: Presence, now_us: u64) -> Option<String> {
 }
 
 /// Seconds since the Unix epoch as `2026-07-28T12:00:00Z`.
-fn utc(seconds: u64) -> String {
+pub(super) fn utc(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Years begin in March here, so that the leap day is the last one.
     let shifted = days + 719_468;

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::{ForwardedHeader, Network};
 use crate::{
-    auth::Authenticator, mcp::McpServer, messaging::MessagingService, model::Rate,
+    auth::Authenticator, mcp::McpServer, messaging::MessagingService, model::Rate, teams::Teams,
     telemetry::Metrics,
 };
 
@@ -84,6 +84,8 @@ pub struct HttpState {
     pub mcp: McpServer,
     /// The mailbox, for readiness and the session list.
     pub messaging: MessagingService,
+    /// What is done about teams.
+    pub teams: Teams,
     /// The metrics of the process.
     pub metrics: Arc<Metrics>,
     /// The settings.

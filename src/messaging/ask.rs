@@ -12,9 +12,9 @@ use super::{
     waiting::Ended,
 };
 use crate::{
-    model::{ClientId, Inbox, Message, MessageId},
+    model::{Address, ClientId, Inbox, Message, MessageId},
     queue::{
-        IdempotencyKey, NewMessage, QueueError, Sent, SentStatus, Taken, TaskRecord, Topic,
+        IdempotencyKey, NewMessage, QueueError, Sent, SentStatus, Taken, Taking, TaskRecord, Topic,
         Unreadable,
     },
     telemetry::trace_of,
@@ -26,7 +26,7 @@ pub struct AskRequest {
     /// Who asks.
     pub sender: ClientId,
     /// Whom.
-    pub recipient: ClientId,
+    pub recipient: Address,
     /// The question.
     pub text: String,
     /// Wait so long; the default if `None`.
@@ -132,6 +132,7 @@ impl MessagingService {
             ttl: self.life(None)?.max(wait.min(self.rules.ttl_range.1)),
             wait: (!wait.is_zero()).then_some(wait),
             trace: trace_of(context.trace),
+            taken: Taking::All,
         };
         self.allow(&inbox, 1, context).await?;
         let running = self.waiters.run(&context.stop).await?;
@@ -150,7 +151,8 @@ impl MessagingService {
             armed: message.wait.is_some(),
         };
         // It may have been given up before it listened.
-        let (accepted, given_up) = join(self.accept(&message), self.was_cancelled(context)).await;
+        let (accepted, given_up) =
+            join(self.accept(&mut message), self.was_cancelled(context)).await;
         let sent = match accepted {
             Ok(sent) => sent,
             Err(error) => {

@@ -6,7 +6,7 @@
 
 use super::{MessagingError, Whose};
 use crate::{
-    model::{Inbox, Message},
+    model::{Address, Inbox, Message},
     queue::{NewMessage, QueueError, Sent, SentStatus},
 };
 
@@ -55,6 +55,7 @@ pub(super) fn paused(sender: &Inbox, recipient: &Inbox) {
 
 /// A message was sent, or refused.
 pub(super) fn sent(message: &NewMessage, outcome: &Result<Sent, MessagingError>) {
+    let whom = Address::of(&message.recipient, message.sender.tenant());
     let (id, result) = match outcome {
         Ok(sent) => {
             let status = match sent.status {
@@ -75,7 +76,7 @@ pub(super) fn sent(message: &NewMessage, outcome: &Result<Sent, MessagingError>)
         action = if message.wait.is_some() { "ask" } else { "send" },
         tenant = message.sender.tenant().as_str(),
         client = message.sender.client().expose(),
-        inbox = message.recipient.client().expose(),
+        inbox = whom.expose(),
         message_id = %id,
         size = message.text.len(),
         result,

@@ -145,6 +145,22 @@ pub enum MessagingError {
         /// The message that it was used for.
         first: MessageId,
     },
+    /// The recipient does not take messages of this sender. Why, is its own business.
+    #[error(
+        "this client does not take messages from you; nothing was sent to it, and trying again will not help. It would \
+         take an answer to a question that it asks you itself"
+    )]
+    NotTaken,
+    /// The two teams have not both listed each other.
+    #[error(
+        "no messages pass between your team and that one; nothing was sent. An admin of each has to list the other"
+    )]
+    NotLinked,
+    /// What holds for the teams cannot be found out now.
+    #[error(
+        "whether this client takes messages from you cannot be found out now; nothing was sent. Try again in a few seconds"
+    )]
+    ContactsUnknown,
     /// The receipt was not made by this service.
     #[error("receipt is not one that get_messages gave; pass it unchanged, or leave it out")]
     InvalidReceipt,
@@ -231,6 +247,9 @@ impl MessagingError {
             Self::RateLimited { whose: Whose::Tenant, .. } => Refusal::TenantRateLimited,
             Self::PairPaused { .. } => Refusal::PairPaused,
             Self::IdempotencyConflict { .. } => Refusal::IdempotencyConflict,
+            Self::NotTaken => Refusal::NotTaken,
+            Self::NotLinked => Refusal::NotLinked,
+            Self::ContactsUnknown => Refusal::ContactsUnknown,
             Self::InvalidReceipt => Refusal::InvalidReceipt,
             Self::ForeignReceipt => Refusal::ForeignReceipt,
             Self::ForeignClient { .. } => Refusal::ForeignClient,
@@ -246,6 +265,7 @@ impl From<QueueError> for MessagingError {
                 Self::InboxFull { messages, bytes, retry_after }
             }
             QueueError::TooManyWaits { open } => Self::TooManyWaits { open },
+            QueueError::NoAnswer => Self::NotTaken,
             QueueError::IdempotencyConflict { first } => Self::IdempotencyConflict { first },
             QueueError::Unreadable { id, why } => Self::Unreadable { id, why },
             QueueError::Unavailable { .. } | QueueError::Timeout | QueueError::Contract { .. } => {

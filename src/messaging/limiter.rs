@@ -344,6 +344,9 @@ impl MessagingService {
         if sender == recipient {
             return Ok(()); // a note to oneself is nobody else's loop
         }
+        if sender.tenant() != recipient.tenant() {
+            return Ok(()); // a pair is two clients of one team: neither may pause somebody of another
+        }
         let pair =
             Pair::new(sender.tenant().clone(), sender.client().clone(), recipient.client().clone());
         let left = match limiter.take(Bucket::pair(&pair), rate, 1).await {

@@ -41,8 +41,9 @@ pub use watch::InboxWatch;
 
 use crate::{
     dialogue::Exchange,
-    model::{ClientId, Inbox, Principal, Tenant, TraceParent},
+    model::{Address, ClientId, Inbox, Principal, Tenant, TraceParent},
     queue::{CallKey, QueueBackend, SessionKey, Unready},
+    teams::Contacts,
     telemetry::Metrics,
 };
 
@@ -56,6 +57,7 @@ pub struct MessagingService {
     metrics: Arc<Metrics>,
     watches: watch::Watches,
     limiter: Option<Limiter>,
+    contacts: Contacts,
 }
 
 /// Where a call comes from and what ends it early.
@@ -86,7 +88,12 @@ impl CallContext {
     /// else makes an inbox that is read, sent from or asked about.
     fn own(&self, client: &ClientId) -> Result<Inbox, MessagingError> {
         self.check_own(client)?;
-        Ok(self.peer(client))
+        Ok(self.inbox(client))
+    }
+
+    /// An inbox of the caller's team.
+    fn inbox(&self, client: &ClientId) -> Inbox {
+        Inbox::new(self.tenant().clone(), client.clone())
     }
 
     /// Whether the caller may act as this client.
@@ -96,16 +103,16 @@ impl CallContext {
     pub fn check_own(&self, client: &ClientId) -> Result<(), MessagingError> {
         match self.principal.grant() {
             Some(grant) if !grant.covers(client) => {
-                audit::spoof_rejected(&grant.expose(), &self.peer(client));
+                audit::spoof_rejected(&grant.expose(), &self.inbox(client));
                 Err(MessagingError::ForeignClient { own: grant.clone() })
             }
             Some(_) | None => Ok(()),
         }
     }
 
-    /// The inbox of somebody to write to, in the caller's team.
-    fn peer(&self, client: &ClientId) -> Inbox {
-        Inbox::new(self.tenant().clone(), client.clone())
+    /// The inbox of somebody to write to, in the caller's team or another one.
+    fn peer(&self, to: &Address) -> Inbox {
+        to.inbox(self.tenant())
     }
 }
 
@@ -137,8 +144,14 @@ impl MessagingService {
         tasks: TaskTracker,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (watches, limiter) = (watch::Watches::default(), None);
-        Self { queue, rules, waiters, tasks, metrics, watches, limiter }
+        let (watches, contacts) = (watch::Watches::default(), Contacts::default());
+        Self { queue, rules, waiters, tasks, metrics, watches, limiter: None, contacts }
+    }
+
+    /// Asking this who takes whose messages; else everybody takes everybody's of its team.
+    #[must_use]
+    pub fn asking(self, contacts: Contacts) -> Self {
+        Self { contacts, ..self }
     }
 
     /// The limits in force.

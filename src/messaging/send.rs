@@ -7,8 +7,9 @@ use tokio::time::Instant;
 
 use super::{CallContext, Delivery, MessagingError, MessagingService, Notice, audit};
 use crate::{
-    model::{ClientId, MessageId},
-    queue::{IdempotencyKey, NewMessage, Sent, SentStatus},
+    model::{Address, ClientId, MessageId},
+    queue::{IdempotencyKey, NewMessage, Sent, SentStatus, Taking},
+    teams::Verdict,
     telemetry::{MessageEvent, SendOutcome, trace_of},
 };
 
@@ -31,7 +32,7 @@ pub struct SendRequest {
 #[derive(Debug, Clone)]
 pub struct Parcel {
     /// To whom.
-    pub recipient: ClientId,
+    pub recipient: Address,
     /// The text.
     pub text: String,
 }
@@ -40,7 +41,7 @@ pub struct Parcel {
 #[derive(Debug, Clone)]
 pub struct SendResult {
     /// Whom it was for.
-    pub recipient: ClientId,
+    pub recipient: Address,
     /// Accepted, or refused and why.
     pub outcome: Result<Sent, Refusal>,
 }
@@ -103,7 +104,7 @@ impl MessagingService {
         let key = request.idempotency_key.map(|text| IdempotencyKey::new(&sender, &text));
         let verified = context.principal.grant().is_some();
         let sends = request.parcels.into_iter().map(|parcel| {
-            let message = NewMessage {
+            let mut message = NewMessage {
                 id: MessageId::new(),
                 sender: sender.clone(),
                 verified,
@@ -114,9 +115,10 @@ impl MessagingService {
                 ttl,
                 wait: None,
                 trace: trace_of(context.trace),
+                taken: Taking::All,
             };
             async move {
-                let outcome = self.accept(&message).await;
+                let outcome = self.accept(&mut message).await;
                 let outcome = outcome.map_err(|error| Refusal { id: message.id, error });
                 SendResult { recipient: parcel.recipient, outcome }
             }
@@ -129,9 +131,9 @@ impl MessagingService {
     }
 
     /// Checks one message and gives it to the store.
-    pub(super) async fn accept(&self, message: &NewMessage) -> Result<Sent, MessagingError> {
+    pub(super) async fn accept(&self, message: &mut NewMessage) -> Result<Sent, MessagingError> {
         let accepted = match self.check_text(&message.text) {
-            Ok(()) => self.store(message).await,
+            Ok(()) => self.store_if_taken(message).await,
             Err(error) => Err(error),
         };
         audit::sent(message, &accepted);
@@ -150,8 +152,25 @@ impl MessagingService {
         accepted
     }
 
+    /// Who takes nothing of a sender takes the answer to a question of its own, or its wait would hang. Which
+    /// questions are open, the store knows: so it decides that in the same step.
+    async fn store_if_taken(&self, message: &mut NewMessage) -> Result<Sent, MessagingError> {
+        let verdict = self.contacts.verdict(&message.sender, &message.recipient).await;
+        let verdict = verdict.map_err(|_unknown| MessagingError::ContactsUnknown)?;
+        if verdict == Verdict::Taken {
+            self.check_pair(message).await?;
+        } else {
+            message.taken = Taking::Answers;
+        }
+        match self.store(message).await {
+            Err(MessagingError::NotTaken) if verdict == Verdict::NotLinked => {
+                Err(MessagingError::NotLinked)
+            }
+            stored => stored,
+        }
+    }
+
     async fn store(&self, message: &NewMessage) -> Result<Sent, MessagingError> {
-        self.check_pair(message).await?;
         let started = Instant::now();
         let stored = self.queue.send(message).await.map_err(MessagingError::from);
         let outcome = match &stored {

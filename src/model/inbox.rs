@@ -2,11 +2,14 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use super::ClientId;
 
-/// A team whose clients see each other; nothing passes between two. 1-64 characters of
-/// `A-Z a-z 0-9 . _ -`. It is `default` where no credential says otherwise.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// A team whose clients see each other; nothing passes between two that have not listed each other.
+/// 1-64 characters of `A-Z a-z 0-9 . _ -`. It is `default` where no credential says otherwise.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Tenant(Arc<str>);
 
 impl Tenant {
@@ -34,6 +37,20 @@ impl FromStr for Tenant {
             return Err(InvalidTenant);
         }
         Ok(Self(text.into()))
+    }
+}
+
+impl TryFrom<String> for Tenant {
+    type Error = InvalidTenant;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Tenant> for String {
+    fn from(tenant: Tenant) -> Self {
+        tenant.0.as_ref().to_owned()
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{ClientId, TraceParent};
+use super::{Address, TraceParent};
 
 /// Id of a message: a `UUIDv7`, made once per request and kept through every retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ pub struct Message {
     /// Drop copies by this.
     pub id: MessageId,
     /// Who sent it.
-    pub from: ClientId,
+    pub from: Address,
     /// A credential proved that, when it was accepted.
     pub verified: bool,
     /// The message that this one answers, if its sender said so.

@@ -1,5 +1,6 @@
 //! Values that every layer speaks: ids, inboxes, messages, time. No I/O.
 
+mod address;
 mod client_id;
 mod clock;
 mod inbox;
@@ -10,6 +11,7 @@ mod rate;
 mod survey;
 mod trace;
 
+pub use address::{Address, InvalidAddress, InvalidPeers, Peers};
 pub use client_id::{ClientId, InvalidClientId};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use inbox::{Inbox, InvalidTenant, Tenant};

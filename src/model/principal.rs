@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{ClientId, InvalidClientId, Tenant};
 
 /// What a credential allows.
@@ -105,7 +107,8 @@ impl fmt::Display for Scopes {
 }
 
 /// Which client ids a credential proves. `Debug` shows none of them.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Grant {
     /// One client: `alice`.
     One(ClientId),
@@ -146,6 +149,35 @@ impl Grant {
         }
     }
 
+    /// Whether it proves every id that the other one proves.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        match other {
+            Self::One(client) => self.covers(client),
+            Self::Below(beginning) => self.covers_below(beginning.expose()),
+            Self::WithBelow(client) => {
+                self.covers(client) && self.covers_below(&format!("{}.", client.expose()))
+            }
+        }
+    }
+
+    /// Whether there is an id that both prove.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        self.includes(other) || other.includes(self)
+    }
+
+    /// Whether it proves every id that begins with this, which ends with a dot.
+    fn covers_below(&self, beginning: &str) -> bool {
+        match self {
+            Self::One(_) => false,
+            Self::Below(own) => beginning.starts_with(own.expose()),
+            Self::WithBelow(own) => {
+                beginning.strip_prefix(own.expose()).is_some_and(|rest| rest.starts_with('.'))
+            }
+        }
+    }
+
     /// As it was written: `alice`, `alice.*`, or `alice,alice.*` for both. Never log it.
     #[must_use]
     pub fn expose(&self) -> String {
@@ -154,6 +186,20 @@ impl Grant {
             Self::Below(beginning) => format!("{}*", beginning.expose()),
             Self::WithBelow(client) => format!("{0},{0}.*", client.expose()),
         }
+    }
+}
+
+impl TryFrom<String> for Grant {
+    type Error = InvalidGrant;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Grant> for String {
+    fn from(grant: Grant) -> Self {
+        grant.expose()
     }
 }
 
@@ -309,6 +355,25 @@ mod tests {
         }
         for good in ["alice", "alice.*", "a.b.*"] {
             assert_eq!(good.parse::<Grant>().unwrap().expose(), good);
+        }
+    }
+
+    #[test]
+    fn two_grants_meet_where_one_id_is_both_of_theirs() {
+        let grant = |text: &str| text.parse::<Grant>().unwrap();
+        for (one, other, includes, meets) in [
+            ("alice", "alice", true, true),
+            ("alice", "alice.*", false, false),
+            ("alice.*", "alice.1", true, true),
+            ("alice.1", "alice.*", false, true),
+            ("alice.*", "alice.b.*", true, true),
+            ("alice.b.*", "alice.*", false, true),
+            ("alice.*", "alicia.*", false, false),
+            ("alice", "bob", false, false),
+        ] {
+            let (one, other) = (grant(one), grant(other));
+            assert_eq!(one.includes(&other), includes, "{} {}", one.expose(), other.expose());
+            assert_eq!(one.meets(&other), meets && other.meets(&one));
         }
     }
 

@@ -113,6 +113,13 @@ impl Endpoint {
         self.send(request, Bytes::new(), ANSWER_WITHIN).await
     }
 
+    /// Status and body of a POST of JSON.
+    pub(super) async fn post_json(&self, body: &Value) -> Result<(StatusCode, String), Failure> {
+        let request =
+            Request::builder().method(Method::POST).header(CONTENT_TYPE, "application/json");
+        self.send(request, Bytes::from(body.to_string()), ANSWER_WITHIN).await
+    }
+
     /// The result of a request, which may wait for so long.
     pub(super) async fn ask(
         &self,

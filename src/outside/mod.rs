@@ -5,7 +5,9 @@
 mod client;
 mod demo;
 mod doctor;
+mod join;
 
 pub use client::{Endpoint, InvalidEndpoint};
 pub use demo::{Pace, demonstrate};
 pub use doctor::{Check, Diagnosis, Questions, Verdict, examine, new_name};
+pub use join::{Joined, NotJoined, join};

@@ -40,6 +40,9 @@ pub enum QueueError {
         /// Why not.
         why: Unreadable,
     },
+    /// The recipient takes answers only, and this is none; nothing was stored.
+    #[error("the recipient takes answers only, and this is none")]
+    NoAnswer,
     /// The store cannot be reached or refuses to work. The operation may have happened.
     #[error("the store is unavailable: {detail}")]
     Unavailable {
@@ -67,6 +70,7 @@ impl QueueError {
             | Self::TooManyWaits { .. }
             | Self::IdempotencyConflict { .. }
             | Self::Unreadable { .. }
+            | Self::NoAnswer
             | Self::Contract { .. } => false,
         }
     }
@@ -79,6 +83,7 @@ impl QueueError {
             Self::TooManyWaits { .. } => "too_many_waits",
             Self::IdempotencyConflict { .. } => "idempotency_conflict",
             Self::Unreadable { why, .. } => why.reason().label(),
+            Self::NoAnswer => "no_answer",
             Self::Unavailable { .. } => "unavailable",
             Self::Timeout => "timeout",
             Self::Contract { .. } => "contract",

@@ -12,6 +12,7 @@ mod error;
 pub mod memory;
 mod permits;
 pub mod redis;
+mod teams;
 mod types;
 mod wakeups;
 
@@ -24,11 +25,12 @@ pub use credentials::{
 };
 pub use error::{QueueError, Unreadable, Unready};
 pub use permits::{Bucket, LimitStore, Pair, Pause, Permits};
+pub use teams::{ContactPolicy, Invitation, KeptTeam, Member, Policy, Role, Team, TeamStore};
 pub use types::{
     Arrivals, Batch, Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor,
     FetchRequest, Fetched, IdempotencyKey, InboxStat, LeaseId, LedgerEntry, Limits, NewMessage,
-    Notice, Outcome, Peek, Presence, Profile, Sent, SentStatus, SessionKey, Stamp, Taken, TaskId,
-    TaskRecord, Topic, WaitState, Waiting,
+    Notice, Outcome, Peek, Presence, Profile, Sent, SentStatus, SessionKey, Stamp, Taken, Taking,
+    TaskId, TaskRecord, Topic, WaitState, Waiting,
 };
 pub use wakeups::{Hub, Wakeups};
 
@@ -58,13 +60,16 @@ pub trait QueueBackend: Send + Sync {
     ///   ([`SentStatus::Replied`]): the wait that `in_reply_to` names, if the sender is the peer
     ///   asked; without `in_reply_to` the oldest open wait on this sender whose question was handed
     ///   to the sender before. A wait takes one reply.
+    /// * With [`Taking::Answers`] only what answers an open wait as above is accepted, and what answers a question
+    ///   of the recipient that was handed to the sender, while the question lives, once: that answer comes late, and
+    ///   is queued. An idempotency key that was used before answers as ever.
     /// * Otherwise it is queued at the end of the inbox.
     ///
     /// The sender's ledger remembers it before the call returns, unless [`Sent::unrecorded`].
     ///
     /// # Errors
-    /// [`QueueError::InboxFull`], [`QueueError::TooManyWaits`], [`QueueError::IdempotencyConflict`]:
-    /// nothing was stored. [`QueueError::Unavailable`] and [`QueueError::Timeout`]: it may have been
+    /// [`QueueError::InboxFull`], [`QueueError::TooManyWaits`], [`QueueError::IdempotencyConflict`],
+    /// [`QueueError::NoAnswer`]: nothing was stored. [`QueueError::Unavailable`] and [`QueueError::Timeout`]: it may have been
     /// stored; the caller says so.
     async fn send(&self, message: &NewMessage) -> Result<Sent, QueueError>;
 

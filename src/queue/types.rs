@@ -5,7 +5,9 @@ use std::{fmt, time::Duration};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::model::{ClientId, Inbox, Message, MessageId, MessageState, Principal, TraceParent};
+use crate::model::{
+    Address, ClientId, Inbox, Message, MessageId, MessageState, Principal, TraceParent,
+};
 
 /// Position in an inbox: microseconds of the store's clock, strictly increasing per inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -95,6 +97,18 @@ pub struct NewMessage {
     pub wait: Option<Duration>,
     /// The sender's trace.
     pub trace: Option<TraceParent>,
+    /// How far the recipient takes what its sender sends.
+    pub taken: Taking,
+}
+
+/// How far a recipient takes messages of a sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Taking {
+    /// All of them.
+    #[default]
+    All,
+    /// Answers to what it asked this sender only.
+    Answers,
 }
 
 impl NewMessage {
@@ -357,7 +371,7 @@ pub struct TaskRecord {
     /// The question, which names the wait.
     pub wait: MessageId,
     /// Who was asked.
-    pub peer: ClientId,
+    pub peer: Address,
     /// When it began.
     pub created_ms: u64,
     /// Until when it takes a reply.
@@ -425,7 +439,7 @@ pub struct LedgerEntry {
     /// Its id.
     pub id: MessageId,
     /// Whom it went to.
-    pub recipient: ClientId,
+    pub recipient: Address,
     /// When it was accepted, milliseconds since the Unix epoch by the store's clock.
     pub sent_at_ms: u64,
     /// What became of it.
@@ -438,7 +452,7 @@ pub struct Notice {
     /// Its id.
     pub id: MessageId,
     /// Whom it went to.
-    pub recipient: ClientId,
+    pub recipient: Address,
     /// When it was accepted, milliseconds since the Unix epoch by the store's clock.
     pub sent_at_ms: u64,
 }

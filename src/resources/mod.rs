@@ -203,6 +203,9 @@ fn sorted(error: MessagingError) -> ResourceError {
         | MessagingError::RateLimited { .. }
         | MessagingError::PairPaused { .. }
         | MessagingError::IdempotencyConflict { .. }
+        | MessagingError::NotTaken
+        | MessagingError::NotLinked
+        | MessagingError::ContactsUnknown
         | MessagingError::InvalidReceipt
         | MessagingError::ForeignReceipt => return ResourceError::Internal,
     };

@@ -111,6 +111,16 @@ closed_set! {
         TokenUnchecked = "token_unchecked",
         /// A key or a token without the scope that a call needs.
         Scope = "insufficient_scope",
+        /// A join code that opens nothing.
+        JoinCode = "join_code",
+        /// A rule of teams: more than one has, an id that is taken, what is not there.
+        TeamRule = "team_rule",
+        /// A recipient that does not take messages of this sender.
+        NotTaken = "not_taken",
+        /// A client of a team with which no messages are exchanged.
+        NotLinked = "not_linked",
+        /// A send of which cannot be found out whether it would be taken.
+        ContactsUnknown = "contacts_unknown",
         /// A `Host` that is not in `http.allowed_hosts`.
         Host = "host",
         /// An `Origin` that is not in `http.allowed_origins`.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::{Arguments, recipients_config};
 use crate::{
     messaging::own_ids,
-    model::{ClientId, MessageId, Principal},
+    model::{Address, ClientId, MessageId, Principal},
 };
 
 /// What is wrong with an argument, in words for whoever sent it.
@@ -146,6 +146,20 @@ pub(crate) fn client_id(name: &str, value: &Value) -> Result<ClientId, BadArgume
         }
     };
     parsed.map_err(|problem| BadArgument::new(name, problem))
+}
+
+/// Somebody to write to: a client id, or `team/client` where the caller proved which team it is of itself.
+pub(crate) fn address(
+    name: &str,
+    value: &Value,
+    principal: &Principal,
+) -> Result<Address, BadArgument> {
+    if let Some(text) = value.as_str()
+        && principal.grant().is_some()
+    {
+        return text.parse().map_err(|problem| BadArgument::new(name, problem));
+    }
+    Ok(client_id(name, value)?.into())
 }
 
 /// The caller's own id: the argument `name`, or where older clients put it, or else the one that its

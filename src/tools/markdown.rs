@@ -5,7 +5,7 @@ use std::{fmt::Write, time::Duration};
 use super::{envelope::Envelope, rfc3339::rfc3339};
 use crate::{
     messaging::Notice,
-    model::{ClientId, Message, MessageState},
+    model::{Address, Message, MessageState},
     queue::{self, Pause, Presence},
 };
 
@@ -123,7 +123,7 @@ pub(super) fn state(state: MessageState) -> &'static str {
 }
 
 /// Where a message waits, after a send.
-pub(super) fn queued_for(recipient: &ClientId, known: Presence) -> String {
+pub(super) fn queued_for(recipient: &Address, known: Presence) -> String {
     format!("queued for {} ({})", recipient.expose(), presence(known))
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     messaging::{CallContext, MessagingService},
-    model::{ClientId, MessageId, MessageState, Scope},
+    model::{Address, MessageId, MessageState, Scope},
     queue::LedgerEntry,
 };
 
@@ -37,7 +37,7 @@ struct Answer<'a> {
 struct StatusView<'a> {
     message_id: MessageId,
     #[serde(skip_serializing_if = "Option::is_none")]
-    recipient_id: Option<&'a ClientId>,
+    recipient_id: Option<&'a Address>,
     state: MessageState,
     #[serde(skip_serializing_if = "Option::is_none")]
     sent_at: Option<String>,
@@ -168,7 +168,7 @@ mod tests {
     fn named_and_unknown_messages_are_answered() {
         let entry = |state| LedgerEntry {
             id: MessageId::new(),
-            recipient: samples::id("bob"),
+            recipient: samples::id("bob").into(),
             sent_at_ms: 1_767_225_599_001,
             state,
         };

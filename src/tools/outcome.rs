@@ -41,6 +41,9 @@ impl Stop {
             | MessagingError::RateLimited { .. }
             | MessagingError::PairPaused { .. }
             | MessagingError::IdempotencyConflict { .. }
+            | MessagingError::NotTaken
+            | MessagingError::NotLinked
+            | MessagingError::ContactsUnknown
             | MessagingError::InvalidReceipt
             | MessagingError::ForeignReceipt
             | MessagingError::Unreadable { .. }

@@ -9,26 +9,30 @@ use super::{
 };
 use crate::{
     messaging::{MessagingError, Parcel},
-    model::ClientId,
+    model::{Address, Principal},
 };
 
 const KEYS: [&str; 3] = ["recipient_id", "recipients", "recipient_ids"];
 
 /// What goes to whom. `limit` is checked before any text is copied.
-pub(super) fn parcels(arguments: &Arguments, limit: usize) -> Result<Vec<Parcel>, Stop> {
+pub(super) fn parcels(
+    arguments: &Arguments,
+    limit: usize,
+    principal: &Principal,
+) -> Result<Vec<Parcel>, Stop> {
     let (key, items) = addressees(arguments)?;
     let count = items.len();
     if count > limit {
         return Err(Stop::sort(MessagingError::TooManyRecipients { count, limit }));
     }
-    Ok(filled(arguments, key, &items)?)
+    Ok(filled(arguments, key, &items, principal)?)
 }
 
 /// The one recipient of a question, and the question.
-pub(super) fn single(arguments: &Arguments) -> Result<Parcel, BadArgument> {
+pub(super) fn single(arguments: &Arguments, principal: &Principal) -> Result<Parcel, BadArgument> {
     let (key, items) = addressees(arguments)?;
     if items.len() == 1
-        && let Some(parcel) = filled(arguments, key, &items)?.pop()
+        && let Some(parcel) = filled(arguments, key, &items, principal)?.pop()
     {
         return Ok(parcel);
     }
@@ -39,11 +43,16 @@ pub(super) fn single(arguments: &Arguments) -> Result<Parcel, BadArgument> {
     Err(BadArgument::new(key, problem))
 }
 
-fn filled(arguments: &Arguments, key: &str, items: &[Value]) -> Result<Vec<Parcel>, BadArgument> {
+fn filled(
+    arguments: &Arguments,
+    key: &str,
+    items: &[Value],
+    principal: &Principal,
+) -> Result<Vec<Parcel>, BadArgument> {
     let texts = Texts::read(arguments, items.len())?;
     let parcels = items.iter().enumerate().map(|(index, item)| {
         let name = if key == KEYS[0] { key.to_owned() } else { format!("{key}[{index}]") };
-        parcel(&name, item, &texts, index)
+        parcel(&name, item, (&texts, index), principal)
     });
     parcels.collect()
 }
@@ -107,7 +116,12 @@ impl Texts {
     }
 }
 
-fn parcel(name: &str, item: &Value, texts: &Texts, index: usize) -> Result<Parcel, BadArgument> {
+fn parcel(
+    name: &str,
+    item: &Value,
+    (texts, index): (&Texts, usize),
+    principal: &Principal,
+) -> Result<Parcel, BadArgument> {
     let (recipient, own) = match item {
         Value::Object(item) => {
             let id = ["id", "recipient_id", "client_id"]
@@ -120,16 +134,16 @@ fn parcel(name: &str, item: &Value, texts: &Texts, index: usize) -> Result<Parce
                 Some(text) => Some(arguments::text(&format!("{name}.message"), text)?),
                 None => None,
             };
-            (arguments::client_id(&format!("{name}.{key}"), id)?, own)
+            (arguments::address(&format!("{name}.{key}"), id, principal)?, own)
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            (arguments::client_id(name, item)?, None)
+            (arguments::address(name, item, principal)?, None)
         }
     };
     text_for(recipient, own.or(texts.each.get(index).map(String::as_str)), texts)
 }
 
-fn text_for(recipient: ClientId, own: Option<&str>, texts: &Texts) -> Result<Parcel, BadArgument> {
+fn text_for(recipient: Address, own: Option<&str>, texts: &Texts) -> Result<Parcel, BadArgument> {
     match own.or(texts.all.as_deref()) {
         Some(text) => Ok(Parcel { recipient, text: text.to_owned() }),
         None => {
@@ -145,10 +159,12 @@ mod tests {
     use super::*;
 
     fn read(sent: &Value) -> Result<Vec<(String, String)>, String> {
-        let parcels = parcels(sent.as_object().unwrap(), 100).map_err(|stop| match stop {
-            Stop::Refused(text) | Stop::BadArgument(text) => text,
-            Stop::Cancelled | Stop::Failed(_) => unreachable!("arguments are the caller's"),
-        })?;
+        let parcels = parcels(sent.as_object().unwrap(), 100, &Principal::anyone()).map_err(
+            |stop| match stop {
+                Stop::Refused(text) | Stop::BadArgument(text) => text,
+                Stop::Cancelled | Stop::Failed(_) => unreachable!("arguments are the caller's"),
+            },
+        )?;
         let pair = |parcel: Parcel| (parcel.recipient.expose().to_owned(), parcel.text);
         Ok(parcels.into_iter().map(pair).collect())
     }
@@ -219,6 +235,23 @@ mod tests {
     }
 
     #[test]
+    fn who_proved_its_team_may_name_another_one() {
+        let alice = Principal::proved(
+            "acme".parse().unwrap(),
+            "alice".parse().unwrap(),
+            "send".parse().unwrap(),
+        );
+        let sent = json!({"recipients": ["bob", {"id": "beta/bob"}], "message": "x"});
+        let parcels = parcels(sent.as_object().unwrap(), 100, &alice);
+        let Ok(parcels) = parcels else { panic!("refused") };
+        let to: Vec<_> = parcels.iter().map(|parcel| parcel.recipient.expose()).collect();
+        assert_eq!(to, ["bob", "beta/bob"]);
+        let sent = json!({"recipient_id": "be ta/bob", "message": "x"});
+        let refused = single(sent.as_object().unwrap(), &alice).unwrap_err().to_string();
+        assert!(refused.starts_with("recipient_id names a team before the slash"), "{refused}");
+    }
+
+    #[test]
     fn thousands_of_recipients_are_refused_before_the_text_is_copied() {
         let many: Vec<_> = (0..50_000).map(|n| format!("c{n}")).collect();
         let sent = json!({"recipients": many, "message": "x".repeat(100_000)});
@@ -228,9 +261,13 @@ mod tests {
     #[test]
     fn a_question_goes_to_one() {
         let sent = json!({"recipients": ["a", "b"], "message": "x"});
-        let refused = single(sent.as_object().unwrap()).unwrap_err().to_string();
+        let refused =
+            single(sent.as_object().unwrap(), &Principal::anyone()).unwrap_err().to_string();
         assert!(refused.starts_with("recipients names 2 clients; a question goes to one"));
         let sent = json!({"recipients": [{"id": "a", "message": "x"}]});
-        assert_eq!(single(sent.as_object().unwrap()).unwrap().recipient.expose(), "a");
+        assert_eq!(
+            single(sent.as_object().unwrap(), &Principal::anyone()).unwrap().recipient.expose(),
+            "a"
+        );
     }
 }

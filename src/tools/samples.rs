@@ -25,7 +25,7 @@ pub(super) fn id(text: &str) -> ClientId {
 pub(super) fn message(from: &str, text: &str) -> Message {
     Message {
         id: MessageId::new(),
-        from: id(from),
+        from: id(from).into(),
         verified: false,
         in_reply_to: None,
         text: text.to_owned(),
@@ -39,7 +39,7 @@ pub(super) fn message(from: &str, text: &str) -> Message {
 }
 
 pub(super) fn notice(recipient: &str) -> messaging::Notice {
-    let (id, recipient) = (MessageId::new(), id(recipient));
+    let (id, recipient) = (MessageId::new(), id(recipient).into());
     messaging::Notice::Expired(Notice { id, recipient, sent_at_ms: 1_767_225_599_001 })
 }
 
@@ -55,7 +55,7 @@ pub(super) fn sent(status: SentStatus, recipient: Presence) -> Sent {
 }
 
 pub(super) fn result(recipient: &str, outcome: Result<Sent, Refusal>) -> SendResult {
-    SendResult { recipient: id(recipient), outcome }
+    SendResult { recipient: id(recipient).into(), outcome }
 }
 
 pub(super) fn rules() -> Rules {

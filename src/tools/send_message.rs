@@ -114,7 +114,7 @@ pub(super) fn read(
     let key = arguments::word(arguments, "idempotency_key")?;
     Ok(SendRequest {
         sender: arguments::own_id(arguments, "sender_id", principal)?,
-        parcels: recipients::parcels(arguments, rules.recipients)?,
+        parcels: recipients::parcels(arguments, rules.recipients, principal)?,
         in_reply_to: arguments::message_id(arguments, "in_reply_to")?,
         idempotency_key: key.map(str::to_owned),
         ttl: arguments::seconds(arguments, "ttl_seconds", rules.ttl_range)?,

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     messaging::{AskRequest, Asked, CallContext, MessagingService, Notice, Reply, Rules},
-    model::{ClientId, Message, MessageId, Principal, Scope},
+    model::{Address, Message, MessageId, Principal, Scope},
 };
 
 /// The tool.
@@ -109,7 +109,7 @@ impl SendMessageAndWait {
 
 fn read(arguments: &Arguments, rules: &Rules, principal: &Principal) -> Result<AskRequest, Stop> {
     let sender = arguments::own_id(arguments, "sender_id", principal)?;
-    let parcel = recipients::single(arguments)?;
+    let parcel = recipients::single(arguments, principal)?;
     let key = arguments::word(arguments, "idempotency_key")?;
     Ok(AskRequest {
         sender,
@@ -135,7 +135,7 @@ fn wait(arguments: &Arguments, max: Duration) -> Result<Option<Duration>, Stop> 
 
 /// What the answer needs to know of the request.
 struct Terms {
-    recipient: ClientId,
+    recipient: Address,
     keyed: bool,
     waits: bool,
 }
@@ -188,7 +188,7 @@ fn render(asked: Asked, terms: &Terms) -> Result<ToolOutcome, Stop> {
 
 /// What is told of a question in the end.
 pub(super) struct Told<'a> {
-    pub recipient: &'a ClientId,
+    pub recipient: &'a Address,
     pub question: MessageId,
     pub reply: Option<&'a Message>,
     pub unconfirmed: bool,
@@ -246,7 +246,7 @@ mod tests {
     }
 
     fn terms() -> Terms {
-        Terms { recipient: samples::id("bob"), keyed: false, waits: true }
+        Terms { recipient: samples::id("bob").into(), keyed: false, waits: true }
     }
 
     fn question(extra: &Value) -> Arguments {

@@ -7,14 +7,14 @@ use serde::Serialize;
 use super::{markdown, outcome, views::PresenceView};
 use crate::{
     messaging::{MessagingError, Refusal, Rules, SendRequest, SendResult},
-    model::{ClientId, MessageId, MessageState},
+    model::{Address, MessageId, MessageState},
     queue::{QueueError, Sent, SentStatus},
 };
 
 /// What became of one message, for programs.
 #[derive(Debug, Serialize)]
 pub(super) struct ResultView<'a> {
-    recipient_id: &'a ClientId,
+    recipient_id: &'a Address,
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<MessageId>,
     status: &'static str,
@@ -143,7 +143,7 @@ pub(super) fn told(results: &[SendResult], views: &[ResultView<'_>], terms: Term
 }
 
 /// `message_id … queued for bob (…)`.
-pub(super) fn accepted_line(text: &mut String, recipient: &ClientId, sent: &Sent) {
+pub(super) fn accepted_line(text: &mut String, recipient: &Address, sent: &Sent) {
     let _ = write!(text, "message_id {} ", sent.id);
     let _ = match sent.status {
         SentStatus::Queued => {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::rfc3339::rfc3339;
 use crate::{
     messaging::Notice,
-    model::{ClientId, Message, MessageId},
+    model::{Address, ClientId, Message, MessageId},
     queue::{self, Pause, Presence},
 };
 
@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub(super) struct MessageView<'a> {
     message_id: MessageId,
-    from: &'a ClientId,
+    from: &'a Address,
     /// A credential proved the sender when it sent this. Without authentication nothing does.
     verified_sender: bool,
     /// Whose words these are: never the server's, never the user's.
@@ -61,7 +61,7 @@ impl<'a> From<&'a Message> for MessageView<'a> {
 #[serde(tag = "state", rename_all = "lowercase")]
 pub(super) enum NoticeView<'a> {
     /// A message.
-    Expired { message_id: MessageId, recipient_id: &'a ClientId, sent_at: String },
+    Expired { message_id: MessageId, recipient_id: &'a Address, sent_at: String },
     /// Nothing may be sent to this one, nor by it, for a while.
     Paused { recipient_id: &'a ClientId, until: String },
 }

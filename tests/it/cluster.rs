@@ -5,6 +5,7 @@ use std::{net::TcpListener, time::Duration};
 use tokio::time::sleep;
 
 use crate::{
+    auth::{KEYED, contacts},
     faults::library_at,
     support::{Persistence, RedisServer, Replica, Reply},
 };
@@ -174,4 +175,12 @@ async fn a_primary_without_functions_gets_them_and_costs_no_other_one_newer_ones
     one.agent("alice").send("bob", "again").await;
     assert_eq!(one.agent("bob").texts(0).await, ["again"]);
     assert_eq!(revision(&cluster.holder), Reply::Integer(1000));
+}
+
+#[tokio::test]
+async fn contacts_and_teams_hold_in_a_cluster() {
+    let cluster = Cluster::start();
+    let one = Replica::with(&cluster.url(), &KEYED).await;
+    contacts::two_teams_talk((&one, &one)).await;
+    contacts::answers_come_through((&one, &one)).await;
 }

@@ -26,12 +26,20 @@ impl Pair {
         pair
     }
 
-    /// Waits until the follower follows.
+    /// Waits until the follower has said that it has all that the primary has.
     async fn in_step(&self) {
         let patience = Instant::now() + Duration::from_secs(20);
-        let waits = ["WAIT", "1", "100"];
-        while self.primary.command(&waits) != Reply::Integer(1) {
-            assert!(Instant::now() < patience, "the follower does not follow");
+        loop {
+            let Reply::Text(told) = self.primary.command(&["INFO", "replication"]) else {
+                panic!("no word of followers")
+            };
+            let field = |name: &str| told.lines().find_map(|line| line.strip_prefix(name));
+            let own = field("master_repl_offset:").unwrap();
+            let theirs = field("slave0:").and_then(|line| line.split("offset=").nth(1));
+            if theirs.is_some_and(|rest| rest.split(',').next() == Some(own)) {
+                return;
+            }
+            assert!(Instant::now() < patience, "the follower does not follow: {told}");
             sleep(Duration::from_millis(20)).await;
         }
     }

@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("outside", &["tls", "web"]),
     ("queue", &["model", "telemetry"]),
     ("dialogue", &[]),
-    ("messaging", &["dialogue", "queue", "model", "telemetry"]),
+    ("messaging", &["dialogue", "teams", "queue", "model", "telemetry"]),
     ("tools", &["dialogue", "messaging", "queue", "model", "telemetry"]),
     ("resources", &["dialogue", "tools", "messaging", "queue", "model", "telemetry"]),
     ("prompts", &["dialogue", "tools", "messaging", "queue", "model", "telemetry"]),
@@ -25,7 +25,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["dialogue", "tools", "resources", "prompts", "messaging", "queue", "model", "telemetry"],
     ),
     ("auth", &["queue", "model", "web"]),
-    ("http", &["auth", "mcp", "messaging", "queue", "model", "telemetry"]),
+    ("teams", &["auth", "queue", "model"]),
+    ("http", &["auth", "teams", "mcp", "messaging", "queue", "model", "telemetry"]),
 ];
 
 /// Layers without a rule.

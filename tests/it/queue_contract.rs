@@ -3,6 +3,7 @@
 //! On a store with a clock of its own, time passes in reality: a law sleeps for 2.5 s at most and
 //! never asserts how fast something was.
 
+mod answers;
 mod browse;
 mod clients;
 mod expiry;

@@ -159,6 +159,7 @@ fn sent(answer: &Result<Sent, QueueError>) -> String {
         Err(
             error @ (QueueError::TooManyWaits { .. }
             | QueueError::IdempotencyConflict { .. }
+            | QueueError::NoAnswer
             | QueueError::Unavailable { .. }
             | QueueError::Timeout
             | QueueError::Unreadable { .. }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    model::{Inbox, MessageId},
+    model::{Address, Inbox, MessageId},
     queue::{Notice, Stamp},
 };
 
@@ -38,10 +38,11 @@ pub(super) enum Delivered {
 }
 
 impl Row {
-    pub(super) fn notice(&self) -> Notice {
+    /// What `sender`, whose row it is, is told.
+    pub(super) fn notice(&self, sender: &Inbox) -> Notice {
         Notice {
             id: self.id,
-            recipient: self.recipient.client().clone(),
+            recipient: Address::of(&self.recipient, sender.tenant()),
             sent_at_ms: self.sent_us / 1000,
         }
     }

@@ -1,7 +1,7 @@
 //! A message as the store keeps it.
 
 use crate::{
-    model::{Inbox, Message, MessageId, TraceParent},
+    model::{Address, Inbox, Message, MessageId, TraceParent},
     queue::{NewMessage, Stamp},
 };
 
@@ -15,6 +15,8 @@ pub(super) struct Letter {
     pub stamp: Stamp,
     pub id: MessageId,
     pub sender: Inbox,
+    /// What its recipient calls the sender.
+    from: Address,
     verified: bool,
     /// Where its sender's ledger has it.
     pub row: Option<RowKey>,
@@ -39,6 +41,7 @@ impl Letter {
             stamp,
             id: message.id,
             sender: message.sender.clone(),
+            from: Address::of(&message.sender, message.recipient.tenant()),
             verified: message.verified,
             row,
             asks: message.wait.is_some(),
@@ -77,7 +80,7 @@ impl Letter {
     fn at_attempt(&self, attempt: u32, now_us: u64) -> Message {
         Message {
             id: self.id,
-            from: self.sender.client().clone(),
+            from: self.from.clone(),
             verified: self.verified,
             in_reply_to: self.in_reply_to,
             text: self.text.clone(),
@@ -94,7 +97,7 @@ impl Letter {
         Handed {
             sender: self.sender.clone(),
             row: self.row,
-            question: self.asks.then_some(self.id),
+            question: self.asks.then_some((self.id, self.expires_us)),
             stamp,
         }
     }
@@ -104,7 +107,7 @@ impl Letter {
 pub(super) struct Handed {
     pub sender: Inbox,
     pub row: Option<RowKey>,
-    /// Its id, if its sender waits for an answer.
-    pub question: Option<MessageId>,
+    /// Its id and the end of its life, if its sender waits for an answer.
+    pub question: Option<(MessageId, u64)>,
     pub stamp: Stamp,
 }

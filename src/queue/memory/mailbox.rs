@@ -11,7 +11,7 @@ use super::{
     ledger::Ledger,
     letter::{Handed, Letter},
     micros, until,
-    waits::Wait,
+    waits::{Question, Wait},
 };
 use crate::{
     model::{Inbox, Message},
@@ -30,6 +30,8 @@ pub(super) struct Mailbox {
     pub waiting_until_us: u64,
     pub seen_us: Option<u64>,
     pub(super) waits: Vec<Wait>,
+    /// Questions of others that were handed to the owner and not answered in their waits.
+    pub(super) questions: VecDeque<Question>,
     /// Of the queue and of parked replies.
     pub(super) bytes: u64,
     /// Oldest first; stamps strictly increase.
@@ -84,6 +86,7 @@ impl Mailbox {
             waiting_until_us: 0,
             seen_us: None,
             waits: Vec::new(),
+            questions: VecDeque::new(),
             bytes: 0,
             letters: VecDeque::new(),
             ends: BinaryHeap::new(),

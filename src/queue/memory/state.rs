@@ -16,11 +16,11 @@ use super::{
     waits::WaitLook,
 };
 use crate::{
-    model::{Inbox, MessageId, MessageState, Tenant},
+    model::{Address, Inbox, MessageId, MessageState, Tenant},
     queue::{
         Batch, Browsed, FetchRequest, Fetched, IdempotencyKey, InboxStat, LeaseId, LedgerEntry,
         Limits, NewMessage, Notice, Outcome, Peek, Presence, QueueError, Sent, SentStatus, Stamp,
-        Taken, Topic, WaitState,
+        Taken, Taking, Topic, WaitState,
     },
 };
 
@@ -133,6 +133,12 @@ impl State {
         let answers = self
             .get(recipient)
             .and_then(|mailbox| mailbox.answers(sender, message.in_reply_to, now_us));
+        let mut late = None;
+        if message.taken == Taking::Answers && answers.is_none() {
+            let named = message.in_reply_to;
+            let question = self.get(sender).and_then(|it| it.question_of(recipient, named, now_us));
+            late = Some(question.ok_or(QueueError::NoAnswer)?);
+        }
         if message.wait.is_some() {
             self.check_waits(sender, now_us)?;
         }
@@ -140,6 +146,9 @@ impl State {
             self.check_room(recipient, message.text.len(), now_us)?;
         }
         // Nothing is refused from here on.
+        if let Some(question) = late {
+            self.open(sender).answered_late(question);
+        }
         let row = Row {
             id: *id,
             recipient: recipient.clone(),
@@ -167,6 +176,7 @@ impl State {
         }
         let (status, topic) = if let Some(wait) = answers {
             mailbox.park(wait, letter, now_us);
+            self.open(sender).answered_late(wait);
             (SentStatus::Replied, Topic::Reply(recipient.clone(), wait))
         } else {
             mailbox.push(letter);
@@ -272,7 +282,7 @@ impl State {
             Head::Busy { until_us } => nothing(Outcome::Busy, due(Some(until_us))),
             Head::Messages { messages, upto, handed } => {
                 for handed in handed {
-                    self.note_handed(&handed, Delivered::FromQueue(handed.stamp));
+                    self.note_handed(inbox, &handed, Delivered::FromQueue(handed.stamp));
                 }
                 let remaining = queued - messages.len() as u64;
                 let outcome = Outcome::Messages(Batch { messages, upto });
@@ -282,9 +292,12 @@ impl State {
     }
 
     /// Tells the sender's ledger and the sender's wait that a letter was handed out.
-    fn note_handed(&mut self, handed: &Handed, how: Delivered) {
+    fn note_handed(&mut self, reader: &Inbox, handed: &Handed, how: Delivered) {
+        if let (Some((question, ends_us)), Some(mailbox)) = (handed.question, self.get(reader)) {
+            mailbox.was_asked(question, handed.sender.clone(), ends_us);
+        }
         let Some(mailbox) = self.get(&handed.sender) else { return };
-        if let Some(question) = handed.question {
+        if let Some((question, _)) = handed.question {
             mailbox.asked(question);
         }
         if let Some(row) = handed.row.and_then(|row| mailbox.ledger.get_mut(row)) {
@@ -345,7 +358,7 @@ impl State {
         };
         reply.attempts += 1;
         let (message, handed) = (reply.message(now_us), reply.handed(reply.stamp));
-        self.note_handed(&handed, Delivered::AsReply);
+        self.note_handed(inbox, &handed, Delivered::AsReply);
         WaitState { taken: Taken::Reply(Box::new(message)), queued }
     }
 
@@ -469,7 +482,7 @@ impl State {
         let Some(mailbox) = self.mailboxes.get(sender.name()) else { return Vec::new() };
         let entry = |(_, row): (RowKey, &Row)| LedgerEntry {
             id: row.id,
-            recipient: row.recipient.client().clone(),
+            recipient: Address::of(&row.recipient, sender.tenant()),
             sent_at_ms: row.sent_us / 1000,
             state: self.state_of(row, now_us),
         };
@@ -489,7 +502,7 @@ impl State {
         let Some(mailbox) = self.get(sender) else { return Vec::new() };
         mailbox.ledger.forget(now_us, life_us);
         let untold = mailbox.ledger.untold();
-        untold.into_iter().filter_map(|key| Some(mailbox.ledger.get(key)?.notice())).collect()
+        untold.into_iter().filter_map(|key| Some(mailbox.ledger.get(key)?.notice(sender))).collect()
     }
 
     pub(super) fn notices_told(&mut self, sender: &Inbox, ids: &[MessageId]) {
@@ -534,6 +547,7 @@ mod tests {
             ttl: Duration::from_mins(1),
             wait: Some(Duration::from_mins(1)),
             trace: None,
+            taken: Taking::All,
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use super::{mailbox::Mailbox, micros, state::State};
 use crate::{
-    model::{ClientId, Inbox, MessageId},
+    model::{Address, Inbox, MessageId},
     queue::{TaskId, TaskRecord},
 };
 
@@ -25,7 +25,7 @@ impl Tasks {
         &mut self,
         inbox: &Inbox,
         wait: MessageId,
-        peer: &ClientId,
+        peer: &Inbox,
         (deadline_us, hold_us): (u64, u64),
         now_us: u64,
     ) -> TaskRecord {
@@ -35,7 +35,7 @@ impl Tasks {
             id: TaskId::in_shard(0),
             inbox: inbox.clone(),
             wait,
-            peer: peer.clone(),
+            peer: Address::of(peer, inbox.tenant()),
             created_ms: now_us / 1000,
             deadline_ms: deadline_us / 1000,
             ends_ms: ends_us / 1000,
@@ -80,7 +80,7 @@ impl State {
         self.settle(inbox, now_us);
         let limit = self.limits.open_waits;
         let (peer, deadline_us) = self.get(inbox)?.open_task(wait, hold, limit, now_us)?;
-        Some(self.tasks.open(inbox, wait, peer.client(), (deadline_us, micros(hold)), now_us))
+        Some(self.tasks.open(inbox, wait, &peer, (deadline_us, micros(hold)), now_us))
     }
 
     pub(super) fn task(&mut self, id: &TaskId, now_us: u64) -> Option<TaskRecord> {

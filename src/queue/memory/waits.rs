@@ -27,6 +27,16 @@ pub(super) struct Wait {
     parked: Option<Box<Letter>>,
 }
 
+/// Most questions of others that are remembered.
+const QUESTIONS: usize = 128;
+
+/// A question of somebody else, handed to the owner of a mailbox.
+pub(super) struct Question {
+    id: MessageId,
+    asker: Inbox,
+    ends_us: u64,
+}
+
 impl Wait {
     /// Its answer's life ended before anybody took it.
     fn lapsed(&self, now_us: u64) -> bool {
@@ -131,6 +141,36 @@ impl Mailbox {
             None => open_on_sender.find(|wait| wait.asked),
         };
         found.map(|wait| wait.id)
+    }
+
+    /// A question was handed to the owner.
+    pub(super) fn was_asked(&mut self, id: MessageId, asker: Inbox, ends_us: u64) {
+        if self.questions.iter().any(|question| question.id == id) {
+            return;
+        }
+        if self.questions.len() == QUESTIONS {
+            self.questions.pop_front();
+        }
+        self.questions.push_back(Question { id, asker, ends_us });
+    }
+
+    /// The oldest question of `asker` that lives and was not answered yet; the one that is named, if one is.
+    pub(super) fn question_of(
+        &mut self,
+        asker: &Inbox,
+        named: Option<MessageId>,
+        now_us: u64,
+    ) -> Option<MessageId> {
+        self.questions.retain(|question| question.ends_us > now_us);
+        let is_it = |question: &&Question| {
+            question.asker == *asker && named.is_none_or(|named| named == question.id)
+        };
+        self.questions.iter().find(is_it).map(|question| question.id)
+    }
+
+    /// A question was answered.
+    pub(super) fn answered_late(&mut self, id: MessageId) {
+        self.questions.retain(|question| question.id != id);
     }
 
     pub(super) fn park(&mut self, id: MessageId, reply: Box<Letter>, now_us: u64) {

@@ -65,7 +65,11 @@ impl RedisQueue {
     }
 
     /// The fields and values of a hash of the tenant's keys.
-    async fn hash(&self, tenant: &Tenant, part: &str) -> Result<Vec<(String, String)>, QueueError> {
+    pub(super) async fn hash(
+        &self,
+        tenant: &Tenant,
+        part: &str,
+    ) -> Result<Vec<(String, String)>, QueueError> {
         let (key, slot) = keys::credentials(tenant, part);
         let value = self.plain("HGETALL", slot, vec![key]).await?;
         let map = value.into_map().map_err(|_| contract("a hash of keys is none"))?;

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 const SOURCE: &str = include_str!("../../../migrations/functions/mb1.lua");
 
 /// The revision of [`SOURCE`]; a test holds it to the file.
-pub(super) const REVISION: i64 = 8;
+pub(super) const REVISION: i64 = 9;
 
 /// One function of the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,12 +51,13 @@ pub(super) enum Operation {
     PauseNote,
     Pauses,
     PausesTold,
+    TeamReplace,
     Revision,
 }
 
 impl Operation {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Self; 38] = [
+    pub(super) const ALL: [Self; 39] = [
         Self::Send,
         Self::Fetch,
         Self::Ack,
@@ -94,6 +95,7 @@ impl Operation {
         Self::PauseNote,
         Self::Pauses,
         Self::PausesTold,
+        Self::TeamReplace,
         Self::Revision,
     ];
 
@@ -137,6 +139,7 @@ impl Operation {
             Self::PauseNote => "mb1_pause_note",
             Self::Pauses => "mb1_pauses",
             Self::PausesTold => "mb1_pauses_told",
+            Self::TeamReplace => "mb1_team_replace",
             Self::Revision => "mb1_revision",
         }
     }

@@ -142,7 +142,8 @@ pub(super) fn permits(of: &crate::queue::Bucket) -> (Value, u8) {
     (Value::String(format!("mb1:{{b{bucket}}}:g:{}", of.name()).into()), bucket)
 }
 
-/// A hash of what is known of a tenant's keys, and its slot. `k`: what is refused; `i`: what was issued.
+/// A hash of what is known of a tenant, and its slot. `k`: keys that are refused; `i`: keys that were issued; `t`:
+/// the team.
 pub(super) fn credentials(tenant: &Tenant, part: &str) -> (Value, u16) {
     let tag = format!("k:{}", tenant.as_str());
     (Value::String(format!("mb1:{{{tag}}}:{part}").into()), slot_of(&tag))

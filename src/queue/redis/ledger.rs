@@ -16,7 +16,7 @@ use super::{
     reply::{Answer, contract},
 };
 use crate::{
-    model::{Inbox, MessageId, MessageState},
+    model::{Address, Inbox, MessageId, MessageState},
     queue::{LedgerEntry, Notice, QueueError},
 };
 
@@ -147,7 +147,7 @@ impl RedisQueue {
                 EXPIRED_UNTOLD | EXPIRED_TOLD => MessageState::Expired,
                 _ => MessageState::Unknown,
             };
-            let recipient = entry.recipient.client().clone();
+            let recipient = Address::of(&entry.recipient, sender.tenant());
             LedgerEntry { id: entry.id, recipient, sent_at_ms: entry.sent_at_ms, state }
         });
         Ok(entries.collect())
@@ -170,7 +170,7 @@ impl RedisQueue {
         let notices: Vec<_> = untold
             .map(|entry| Notice {
                 id: entry.id,
-                recipient: entry.recipient.client().clone(),
+                recipient: Address::of(&entry.recipient, sender.tenant()),
                 sent_at_ms: entry.sent_at_ms,
             })
             .collect();

@@ -384,7 +384,8 @@ impl Link {
                 | QueueError::InboxFull { .. }
                 | QueueError::TooManyWaits { .. }
                 | QueueError::Unreadable { .. }
-                | QueueError::IdempotencyConflict { .. } => Readiness::StoreFailed,
+                | QueueError::IdempotencyConflict { .. }
+                | QueueError::NoAnswer => Readiness::StoreFailed,
             };
             return Err(unready(reason, cause));
         }

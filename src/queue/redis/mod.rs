@@ -23,6 +23,7 @@ mod send;
 mod subscriber;
 mod survey;
 mod tasks;
+mod teams;
 mod unread;
 
 use std::{
@@ -64,6 +65,8 @@ const KEYED: u8 = 2;
 const RETRY: u8 = 4;
 const SHARDED: u8 = 8;
 const COVERED: u8 = 16;
+/// The recipient takes answers only.
+const ANSWERS: u8 = 32;
 
 /// What a process shares.
 #[derive(Clone)]
@@ -206,7 +209,7 @@ impl QueueBackend for RedisQueue {
         if self.store.clustered {
             return self.send_across(message).await;
         }
-        Ok(self.send_once(message, Value::from_static_str(""), true).await?.sent)
+        Ok(self.send_once(message, (message.taken, Value::from_static_str("")), true).await?.sent)
     }
 
     async fn fetch(&self, inbox: &Inbox, request: &FetchRequest) -> Result<Fetched, QueueError> {

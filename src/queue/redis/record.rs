@@ -10,7 +10,7 @@ use fred::bytes::Bytes;
 
 use super::seal::{Place, Seal};
 use crate::{
-    model::{Inbox, Message, MessageId, TraceParent},
+    model::{Address, Inbox, Message, MessageId, TraceParent},
     queue::{NewMessage, QueueError, Stamp},
 };
 
@@ -106,7 +106,7 @@ pub(super) fn decode(
     let accepted_at_ms = stamp_us / 1000;
     let message = Message {
         id,
-        from: from.client().clone(),
+        from: Address::of(&from, inbox.tenant()),
         verified: flags & VERIFIED != 0,
         in_reply_to,
         text,
@@ -163,6 +163,7 @@ mod tests {
             ttl: Duration::from_mins(5),
             wait: Some(Duration::from_secs(1)),
             trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().ok(),
+            taken: crate::queue::Taking::All,
         }
     }
 
@@ -188,7 +189,12 @@ mod tests {
         let (got, stamp) = read(&sent);
         assert_eq!((&*got.text, stamp), ("hello", Stamp(1_000_000)));
         assert_eq!(got.id, sent.id);
-        assert_eq!(got.from, *sent.sender.client());
+        assert_eq!(got.from.expose(), "alice");
+        let other: Tenant = "other".parse().unwrap();
+        let abroad = Inbox::new(other, "bob".parse().unwrap());
+        let abroad = (&abroad, &Seal::default());
+        let (seen, _) = decode(&header(&sent, 1_000_000.0), b"hello", handed, abroad).unwrap();
+        assert_eq!(seen.from.expose(), "default/alice", "to a reader of another team");
         assert_eq!(got.in_reply_to, sent.in_reply_to);
         assert_eq!(got.trace, sent.trace);
         assert_eq!(got.age, Duration::from_millis(1_500));

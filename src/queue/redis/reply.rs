@@ -43,6 +43,7 @@ pub(super) fn sort(error: &Error) -> Failure {
             Some(first) => Failure::Final(QueueError::IdempotencyConflict { first }),
             None => Failure::Final(contract(details)),
         },
+        "MBNOANSWER" => Failure::Final(QueueError::NoAnswer),
         "MBARGS" | "WRONGTYPE" => Failure::Final(contract(details)),
         "NOSCRIPT" => Failure::FunctionMissing,
         "ERR" if rest.starts_with("Function not found") => Failure::FunctionMissing,
@@ -63,7 +64,7 @@ pub(super) fn kind(error: &Error) -> Option<RedisError> {
     let details = error.details();
     let (code, rest) = details.split_once(' ').unwrap_or((details, ""));
     Some(match (code, error.kind()) {
-        ("MBFULL" | "MBWAITS" | "MBCONFLICT", _) => return None,
+        ("MBFULL" | "MBWAITS" | "MBCONFLICT" | "MBNOANSWER", _) => return None,
         ("MBARGS" | "WRONGTYPE", _) => RedisError::Contract,
         ("NOSCRIPT", _) => RedisError::FunctionMissing,
         ("ERR", _) if rest.starts_with("Function not found") => RedisError::FunctionMissing,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fred::types::Value;
 
 use super::{
-    COVERED, KEYED, OWN, RETRY, RedisQueue, bytes, count,
+    ANSWERS, COVERED, KEYED, OWN, RETRY, RedisQueue, bytes, count,
     functions::Operation,
     keys::{self, InboxKeys},
     ledger,
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     model::MessageId,
-    queue::{NewMessage, QueueBackend, QueueError, Sent, SentStatus},
+    queue::{NewMessage, QueueBackend, QueueError, Sent, SentStatus, Taking},
 };
 
 impl RedisQueue {
@@ -29,18 +29,27 @@ impl RedisQueue {
         let limits = &self.store.limits;
         let mut candidates = Value::from_static_str("");
         let mut due = false;
-        if message.in_reply_to.is_none() {
-            let args = vec![self.keep(), text(message.recipient.name())];
+        let (mut taken, mut late) = (message.taken, None);
+        if message.in_reply_to.is_none() || taken == Taking::Answers {
+            let mut args = vec![self.keep(), text(message.recipient.name())];
+            if taken == Taking::Answers {
+                args.push(text("live"));
+            }
             let keys = vec![sender.meta(), sender.waits()];
             let value = self.call(Operation::Contact, sender.bucket, keys, args).await?;
             let mut answer = Answer::new(value)?;
             due = answer.integer()? == 1;
             candidates = answer.bytes()?;
         }
+        if taken == Taking::Answers {
+            // What the function cannot see, because it is in the sender's slot: a question that it was handed.
+            late = asked(&candidates, message.in_reply_to);
+            taken = if late.is_some() { Taking::All } else { taken };
+        }
         if let Some(wait) = message.wait {
             self.open_wait(message, message.id, wait).await?;
         }
-        let answered = match self.send_once(message, candidates, false).await {
+        let answered = match self.send_once(message, (taken, candidates), false).await {
             Ok(answered) => answered,
             Err(error) => {
                 if message.wait.is_some() {
@@ -51,6 +60,14 @@ impl RedisQueue {
         };
         let mut sent = answered.sent;
         sent.notices_due = due;
+        if let Some(question) = late {
+            let args = vec![self.keep(), text(""), text("live"), bytes(question.as_bytes())];
+            let keys = vec![sender.meta(), sender.waits()];
+            if let Err(error) = self.call(Operation::Contact, sender.bucket, keys, args).await {
+                // It is accepted all the same; its sender may answer once more.
+                tracing::warn!(error.kind = error.label(), error = %error, "a late answer was not noted");
+            }
+        }
         if let SentStatus::Duplicate(_) = sent.status {
             if let Some(wait) = message.wait {
                 self.wait_close(&message.sender, message.id).await?;
@@ -125,7 +142,7 @@ impl RedisQueue {
     pub(super) async fn send_once(
         &self,
         message: &NewMessage,
-        candidates: Value,
+        (taken, candidates): (Taking, Value),
         own: bool,
     ) -> Result<Answered, QueueError> {
         let recipient = InboxKeys::new(&message.recipient);
@@ -134,6 +151,9 @@ impl RedisQueue {
         let mut options = self.options();
         if self.confirming.is_some() {
             options |= COVERED;
+        }
+        if taken == Taking::Answers {
+            options |= ANSWERS;
         }
         if own {
             options |= OWN;
@@ -203,6 +223,13 @@ impl RedisQueue {
         let sent = Sent { id, status, recipient, notices_due, unrecorded, unconfirmed };
         Ok(Answered { sent, stamp, expires })
     }
+}
+
+/// The question that a message answers, of those that its sender was handed.
+fn asked(ids: &Value, named: Option<MessageId>) -> Option<MessageId> {
+    let ids = ids.as_bytes().unwrap_or_default().as_chunks::<16>().0;
+    let mut ids = ids.iter().map(|id| MessageId::from_bytes(*id));
+    ids.find(|id| named.is_none_or(|named| named == *id))
 }
 
 /// What `send` answers.

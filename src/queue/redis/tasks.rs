@@ -13,7 +13,7 @@ use super::{
     reply::{self, Answer, contract},
 };
 use crate::{
-    model::{Inbox, MessageId},
+    model::{Address, Inbox, MessageId},
     queue::{QueueError, TaskId, TaskRecord},
 };
 
@@ -71,9 +71,9 @@ fn record(id: TaskId, value: Value) -> Result<Option<TaskRecord>, QueueError> {
     let peer = self::inbox(&answer.bytes()?).ok_or_else(broken)?;
     Ok(Some(TaskRecord {
         id,
+        peer: Address::of(&peer, inbox.tenant()),
         inbox,
         wait: MessageId::from_bytes(wait),
-        peer: peer.client().clone(),
         created_ms: answer.count()?,
         deadline_ms: answer.count()?,
         ends_ms: answer.count()?,

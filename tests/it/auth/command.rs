@@ -8,20 +8,17 @@ use std::{
 use mcp_messaging::auth::{ApiKey, MasterKeys};
 use serde_json::json;
 
-use super::{MASTERS, guarded, key, sealed};
+use super::{KEYED, MASTERS, guarded, key, sealed};
 use crate::support::{Agent, Persistence, RedisServer, Replica, Reply, Site, Store};
 
 /// Runs the program to its end.
-fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String, String) {
+pub(super) fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-messaging"));
     command.env_clear().args(arguments).envs(variables.iter().copied());
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.success(), text(stdout), text(stderr))
 }
-
-const KEYED: [(&str, &str); 2] =
-    [("MCP_MESSAGING__AUTH__MODE", "key"), ("MCP_MESSAGING__AUTH__MASTER_KEYS", MASTERS)];
 
 /// Runs `keys ...` beside the servers of a site; what it prints.
 fn keys(site: &Site, arguments: &str) -> String {
@@ -238,6 +235,15 @@ async fn the_documented_users_of_redis_may_do_what_they_have_to() {
     assert_eq!(status(&replica, &second).await, 200);
     keys("revoke --client alice");
     assert_eq!(keys("list").lines().count(), 3);
+    // Teams, by the command and by the server.
+    let words = ["team", "invite", "--role", "admin", "--client", "root"];
+    let (done, code, why) = run(&words, &[KEYED[0], KEYED[1], ("REDIS_URL", &url)]);
+    assert!(done, "team invite: {why}");
+    let server = format!("http://{}", replica.address());
+    let (done, root, why) = run(&["join", "--url", &server, "--code", code.trim_end()], &[]);
+    assert!(done, "join: {why}");
+    let rotate = json!({"client": "bob"});
+    super::teams::post(&replica, root.trim_end(), "/api/admin/keys/rotate", rotate).await.done();
 }
 
 /// Reads what needs no store.

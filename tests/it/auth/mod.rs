@@ -2,10 +2,14 @@
 
 mod bound;
 mod command;
+pub(crate) mod contacts;
 mod doors;
 mod log;
 mod matrix;
 mod oauth;
+mod team_command;
+mod team_rules;
+mod teams;
 mod verified;
 
 use mcp_messaging::auth::{ApiKey, MasterKeys};
@@ -42,8 +46,11 @@ pub(crate) fn holder(replica: &Replica, client: &str) -> Agent {
     replica.agent(client).with_key(&sealed(&key("acme", client, "read,send")))
 }
 
+/// What makes servers ask for keys.
+pub(crate) const KEYED: [(&str, &str); 2] =
+    [("MCP_MESSAGING__AUTH__MODE", "key"), ("MCP_MESSAGING__AUTH__MASTER_KEYS", MASTERS)];
+
 /// Servers that ask for keys.
 pub(crate) async fn guarded(store: Store, more: &[(&str, &str)]) -> Site {
-    let own = [("MCP_MESSAGING__AUTH__MODE", "key"), ("MCP_MESSAGING__AUTH__MASTER_KEYS", MASTERS)];
-    store.with(&[&own[..], more].concat()).await
+    store.with(&[&KEYED[..], more].concat()).await
 }

@@ -13,6 +13,7 @@ use mcp_messaging::{
     http::{self, HttpConfig, HttpState, Stopper},
     mcp::{McpServer, Offer},
     messaging::{MessagingService, Rules, Waiters},
+    teams::Teams,
     telemetry::Metrics,
     tls,
 };
@@ -128,6 +129,7 @@ impl House {
                     auth: Authenticator::open(),
                     mcp,
                     messaging,
+                    teams: Teams::none(),
                     metrics: Arc::clone(&metrics),
                     config: Arc::clone(&shared),
                     leaving: stop.clone(),

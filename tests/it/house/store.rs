@@ -83,7 +83,7 @@ impl QueueBackend for Store {
             self.note(Did::Fetched);
             let message = |text: &String| Message {
                 id: MessageId::new(),
-                from: inbox.client().clone(),
+                from: inbox.client().clone().into(),
                 verified: false,
                 in_reply_to: None,
                 text: text.clone(),

@@ -332,7 +332,8 @@ impl Walk<'_> {
             Err(
                 QueueError::InboxFull { .. }
                 | QueueError::TooManyWaits { .. }
-                | QueueError::IdempotencyConflict { .. },
+                | QueueError::IdempotencyConflict { .. }
+                | QueueError::NoAnswer,
             ) => May { refused: true, ..May::default() },
             Err(
                 error @ (QueueError::Unavailable { .. }

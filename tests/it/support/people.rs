@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mcp_messaging::{
     model::{Inbox, MessageId, Tenant},
-    queue::{IdempotencyKey, NewMessage},
+    queue::{IdempotencyKey, NewMessage, Taking},
 };
 
 /// Seconds.
@@ -40,6 +40,7 @@ pub(crate) fn message(sender: &str, recipient: &str, text: &str) -> NewMessage {
         ttl: secs(60),
         wait: None,
         trace: None,
+        taken: Taking::All,
     }
 }
 
