@@ -72,7 +72,7 @@ def test_a_server_starts_with_the_master_keys_and_not_without(tmp_path):
 def test_with_a_mode_texts_are_sealed_with_the_secret_and_not_without(tmp_path):
     values = {"redis": {"url": "redis://h"}, "encryption": {"existingSecret": "texts"}, "config": {"encryption": {"mode": "require"}}}
     docs = chart.render(values)
-    environment = {"REDIS_URL": "redis://h"}
+    environment = {"REDIS_URL": "redis://h", "MCP_MESSAGING__AUTH__MASTER_KEYS": MASTER_KEYS}
     done = check_config(docs, tmp_path, environment)
     assert done.returncode == 78 and "encryption.keys" in done.stderr, done.stderr
     secret = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
@@ -168,3 +168,31 @@ def run_test_pod(docs, suffix, port, ops, secrets=None):
     if command[0] == "sh":
         environment["PATH"] = os.environ["PATH"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+TOKENS = {
+    "auth": {"mode": "oauth"},
+    "config": {"oauth": {"issuer": "https://id.example.com", "resource": "https://mail.example.com/mcp"}},
+}
+
+
+def test_with_tokens_a_server_says_where_to_log_in_and_nothing_looks_for_keys(tmp_path):
+    with Redis(tmp_path / "redis") as redis:
+        docs = chart.render({"redis": {"url": f"redis://127.0.0.1:{redis.port}"}, **TOKENS})
+        assert not [doc for doc in docs if doc["kind"] == "Pod"], "helm test has no token"
+        assert "MASTER_KEYS" not in str(docs)
+        pod = Pod(docs, tmp_path / "pod")
+        try:
+            pod.until_ready()
+            status, said = get(pod.port, "/.well-known/oauth-protected-resource/mcp", host="localhost")
+            assert status == 200 and '"authorization_servers":["https://id.example.com"]' in said.replace(" ", ""), said
+        finally:
+            pod.end()
+
+
+def test_the_notes_say_how_agents_log_in_and_that_the_servers_must_reach_the_provider():
+    told = chart.notes({"redis": {"url": "redis://h"}, **TOKENS})
+    assert "log in at https://id.example.com" in told and "keys issue" not in told and "helm -n default test" not in told, told
+    assert "networkPolicy.extraEgress" in told, told
+    free = chart.notes({"redis": {"url": "redis://h"}, **TOKENS, "networkPolicy": {"enabled": False}})
+    assert "networkPolicy.extraEgress" not in free, "there is no policy"
