@@ -192,8 +192,14 @@ impl Grant {
 impl TryFrom<String> for Grant {
     type Error = InvalidGrant;
 
+    /// As [`expose`](Grant::expose) wrote it: what is kept about a holder must be readable again.
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
+        match text.split_once(',') {
+            Some((client, below)) if below.strip_suffix(".*") == Some(client) => {
+                Ok(Self::WithBelow(client.parse()?))
+            }
+            Some(_) | None => text.parse(),
+        }
     }
 }
 
@@ -360,8 +366,18 @@ mod tests {
 
     #[test]
     fn two_grants_meet_where_one_id_is_both_of_theirs() {
-        let grant = |text: &str| text.parse::<Grant>().unwrap();
+        let grant = |text: &str| Grant::try_from(text.to_owned()).unwrap();
         for (one, other, includes, meets) in [
+            ("alice,alice.*", "alice", true, true),
+            ("alice,alice.*", "alice.1", true, true),
+            ("alice,alice.*", "alice.*", true, true),
+            ("alice,alice.*", "alice.b.*", true, true),
+            ("alice,alice.*", "alice,alice.*", true, true),
+            ("alice,alice.*", "alicia", false, false),
+            ("alice,alice.*", "alicia.*", false, false),
+            ("alice.*", "alice,alice.*", false, true),
+            ("alice", "alice,alice.*", false, true),
+            ("a.*", "a.b,a.b.*", true, true),
             ("alice", "alice", true, true),
             ("alice", "alice.*", false, false),
             ("alice.*", "alice.1", true, true),
@@ -372,6 +388,9 @@ mod tests {
             ("alice", "bob", false, false),
         ] {
             let (one, other) = (grant(one), grant(other));
+            for grant in [&one, &other] {
+                assert_eq!(Grant::try_from(grant.expose()).as_ref(), Ok(grant));
+            }
             assert_eq!(one.includes(&other), includes, "{} {}", one.expose(), other.expose());
             assert_eq!(one.meets(&other), meets && other.meets(&one));
         }

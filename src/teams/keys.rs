@@ -144,6 +144,7 @@ impl Teams {
 
     fn may_make(&self, action: &'static str, by: &Actor, spec: &KeySpec) -> Result<(), TeamError> {
         by.may_give(spec.scopes).inspect_err(|_| audit::refused(action, by, Some(&spec.client)))?;
+        Actor::may_name(&spec.client)?;
         if !(1..=DAYS).contains(&spec.days) {
             return Err(TeamError::Value("days", "1 to 365"));
         }

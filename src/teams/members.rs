@@ -60,6 +60,7 @@ impl Teams {
     pub async fn invite(&self, by: &Actor, spec: &InviteSpec) -> Result<Invited, TeamError> {
         let subject = spec.client.as_ref();
         by.may_give(spec.role.scopes()).inspect_err(|_| audit::refused("invite", by, subject))?;
+        spec.client.as_ref().map_or(Ok(()), Actor::may_name)?;
         if !(1..=HOURS).contains(&spec.hours) {
             return Err(TeamError::Value("hours", "1 to 720"));
         }
@@ -132,6 +133,7 @@ impl Teams {
     pub async fn join(&self, code: &str, wish: Option<&Grant>) -> Result<Made, TeamError> {
         let joined = async {
             let code = JoinCode::read(code).ok_or(TeamError::BadCode)?;
+            wish.map_or(Ok(()), Actor::may_name)?;
             self.masters()?;
             let team = Actor::operator(code.tenant().clone());
             let (spec, generation) = self.redeem(&team, &code.digest(), wish).await?;

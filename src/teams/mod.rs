@@ -72,6 +72,16 @@ impl Actor {
         self.holder.as_ref()?.grant()
     }
 
+    /// A key is for one id, or for the beginning of some: both at once is what tokens prove.
+    fn may_name(client: &Grant) -> Result<(), TeamError> {
+        match client {
+            Grant::One(_) | Grant::Below(_) => Ok(()),
+            Grant::WithBelow(_) => {
+                Err(TeamError::Value("client", "an id such as alice, or alice.*"))
+            }
+        }
+    }
+
     /// Nobody gives more than it has.
     fn may_give(&self, scopes: Scopes) -> Result<(), TeamError> {
         let Some(holder) = &self.holder else { return Ok(()) };

@@ -43,15 +43,23 @@ fn both(site: &Site) -> Pair<'_> {
 async fn comes_to(site: Pair<'_>, tenant: &str, from: &str, to: &str, said: &str) {
     let patience = Instant::now() + Duration::from_secs(10);
     for replica in [site.0, site.1] {
-        let sender = of(replica, tenant, from);
-        loop {
-            let outcome = outcome(&sender, to, "is it known?", None).await;
-            if outcome.contains(said) {
-                break;
-            }
-            assert!(Instant::now() < patience, "known within 10 s: {said}, not {outcome}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        comes_to_until(&of(replica, tenant, from), to, said, patience).await;
+    }
+}
+
+/// The same on the one server of a sender.
+pub(super) async fn comes_to_agent(sender: &Agent, to: &str, said: &str) {
+    comes_to_until(sender, to, said, Instant::now() + Duration::from_secs(10)).await;
+}
+
+async fn comes_to_until(sender: &Agent, to: &str, said: &str, patience: Instant) {
+    loop {
+        let outcome = outcome(sender, to, "is it known?", None).await;
+        if outcome.contains(said) {
+            return;
         }
+        assert!(Instant::now() < patience, "known within 10 s: {said}, not {outcome}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -202,6 +202,8 @@ async fn what_is_not_asked_for_is_refused_and_says_so() {
     for (path, body, said) in [
         ("/api/admin/keys", json!({}), "missing field `client`"),
         ("/api/admin/keys", json!({"client": "a b"}), "' '"),
+        ("/api/admin/keys", json!({"client": "x,x.*"}), "client must be an id such as"),
+        ("/api/admin/invitations", json!({"client": "x,x.*"}), "client must be an id such as"),
         ("/api/admin/keys", json!({"client": "x", "more": 1}), "unknown field `more`"),
         ("/api/admin/keys", json!({"client": "x", "scopes": ["write"]}), "scopes must be some of"),
         ("/api/admin/keys", json!({"client": "x", "days": 366}), "days must be 1 to 365"),

@@ -6,7 +6,10 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::{Guarded, changed, now, status};
-use crate::support::{Agent, Listener, Store};
+use crate::{
+    auth::{contacts, teams},
+    support::{Agent, Listener, Store},
+};
 
 on_every_store!(two_people_talk_with_their_own_tokens, what_waits_ends_with_its_token);
 
@@ -45,6 +48,29 @@ async fn two_people_talk_with_their_own_tokens(store: Store) {
         let said = alice.try_call("get_messages", json!({"client_id": foreign})).await.unwrap();
         assert_eq!(said["isError"], true, "{foreign}: {said}");
     }
+}
+
+#[tokio::test]
+async fn who_has_a_token_says_whose_messages_it_takes_in_all_of_its_windows() {
+    let guarded = Guarded::open(Store::Redis, &[]).await;
+    let site = &guarded.site;
+    let token = |client: &str| guarded.token("acme", client, "mailbox:read mailbox:send");
+    let only = json!({"policy": "allow", "allow": ["carol"]});
+    let said = teams::post(site.here(), &token("alice"), "/api/contacts", only).await.done();
+    assert_eq!(said["client"], "alice,alice.*");
+    for to in ["alice", "alice.laptop"] {
+        contacts::comes_to_agent(&guarded.holder("bob"), to, "does not take messages").await;
+        contacts::comes_to_agent(&guarded.holder("carol"), to, "queued").await;
+    }
+    contacts::comes_to_agent(&guarded.holder("bob"), "alicia", "queued").await;
+    let own = teams::get(site.there(), &token("alice"), "/api/contacts").await;
+    assert_eq!(own["contacts"][0]["client"], "alice,alice.*");
+    let foreign = json!({"client": "alicia", "policy": "team"});
+    teams::post(site.here(), &token("alice"), "/api/contacts", foreign).await.refused(403);
+    // Keys are not made where tokens are asked for.
+    let root = guarded.token("acme", "root", super::ALL);
+    let why = teams::post(site.here(), &root, "/api/admin/keys", json!({"client": "x"})).await;
+    assert!(why.refused(501).contains("no master key"));
 }
 
 async fn what_waits_ends_with_its_token(store: Store) {
