@@ -291,14 +291,20 @@ impl Keeper {
                 }
             }
         }
-        let buckets = lock(&self.buckets);
-        let confirmed = |bucket: u8| buckets.get(&bucket).is_none_or(|state| state.confirmed);
-        for need in std::mem::take(&mut self.waiting) {
-            if confirmed(need.bucket) {
-                let _ = need.done.send(()); // the watch may have given up
-            } else {
-                self.waiting.push(need);
+        let mut gave_up = false;
+        {
+            let buckets = lock(&self.buckets);
+            let confirmed = |bucket: u8| buckets.get(&bucket).is_none_or(|state| state.confirmed);
+            for need in std::mem::take(&mut self.waiting) {
+                if confirmed(need.bucket) {
+                    gave_up |= need.done.send(()).is_err();
+                } else {
+                    self.waiting.push(need);
+                }
             }
+        }
+        if gave_up {
+            self.wake_everybody(); // who looked before it was subscribed, and sleeps
         }
         !wanted.is_empty()
     }
@@ -385,7 +391,8 @@ impl Keeper {
         published.iter().all(Option::is_some)
     }
 
-    /// Wakes whoever should have been woken long ago, and counts it: the count must stay 0.
+    /// Wakes whoever should have been woken long ago, and counts it: the count must stay 0. Whose subscription
+    /// could not be had yet (its slot moves, say) is woken too; that is late, and nothing was missed.
     async fn poll(&self) {
         let mut by_bucket: HashMap<u8, Vec<Watched>> = HashMap::new();
         for topic in self.hub.awaited() {
@@ -400,8 +407,9 @@ impl Keeper {
             by_bucket.entry(names.bucket).or_default().push((topic, one, two, wait));
         }
         for (bucket, topics) in by_bucket {
+            let subscribed = lock(&self.buckets).get(&bucket).is_some_and(|state| state.confirmed);
             for chunk in topics.chunks(POLL_TOPICS) {
-                if let Err(error) = self.poll_chunk(bucket, chunk).await {
+                if let Err(error) = self.poll_chunk(bucket, subscribed, chunk).await {
                     tracing::debug!(error = %error, "the safety poll failed; it comes again");
                     return;
                 }
@@ -409,7 +417,12 @@ impl Keeper {
         }
     }
 
-    async fn poll_chunk(&self, bucket: u8, topics: &[Watched]) -> Result<(), QueueError> {
+    async fn poll_chunk(
+        &self,
+        bucket: u8,
+        subscribed: bool,
+        topics: &[Watched],
+    ) -> Result<(), QueueError> {
         let keys = topics.iter().flat_map(|(_, one, two, _)| [one.clone(), two.clone()]).collect();
         let waits = topics.iter().map(|(_, _, _, wait)| wait.clone()).collect();
         let late = self.link.call(Operation::Probe, keys::slot(bucket), keys, waits).await?;
@@ -418,8 +431,12 @@ impl Keeper {
             if let Some((topic, ..)) = topics.get(index)
                 && self.hub.rouse(topic)
             {
-                tracing::warn!("the safety poll found a missed wake-up");
-                self.metrics.missed_wakeup();
+                if subscribed {
+                    tracing::warn!("the safety poll found a missed wake-up");
+                    self.metrics.missed_wakeup();
+                } else {
+                    tracing::warn!("the safety poll woke a reader whose subscription is late");
+                }
             }
         }
         Ok(())
