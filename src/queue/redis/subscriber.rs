@@ -104,6 +104,7 @@ impl Subscriber {
             heard: Arc::clone(&heard),
             metrics,
             waiting: Vec::new(),
+            lost: false,
             probes: if sharded { SHARDED_PROBES } else { 1 },
             probed: 0,
             name: uuid::Uuid::now_v7().simple().to_string(),
@@ -200,6 +201,8 @@ struct Keeper {
     heard: Heard,
     metrics: Arc<Metrics>,
     waiting: Vec<Need>,
+    /// Signals may have been lost since everybody looked last.
+    lost: bool,
     /// Channels that are probed at a time.
     probes: usize,
     probed: u64,
@@ -220,7 +223,6 @@ impl Keeper {
                         self.metrics.redis_reconnected();
                         self.forget();
                         self.subscribe().await;
-                        self.wake_everybody();
                     }
                     Err(RecvError::Closed) => return,
                 },
@@ -237,9 +239,7 @@ impl Keeper {
                     if !self.ear.is_connected() {
                         continue;
                     }
-                    if self.subscribe().await {
-                        self.wake_everybody(); // late subscriptions: something may have been missed
-                    }
+                    self.subscribe().await;
                     // The poll counts what nothing else can find: so first everything is probed.
                     let poll = Instant::now() >= next_poll;
                     let most = if poll && self.sharded { usize::MAX } else { self.probes };
@@ -261,14 +261,16 @@ impl Keeper {
         tokio::spawn(async move { wake_all(&hub).await });
     }
 
-    fn forget(&self) {
+    fn forget(&mut self) {
+        self.lost = true;
         for bucket in lock(&self.buckets).values_mut() {
             bucket.confirmed = false;
         }
     }
 
-    /// Subscribes what is watched and not confirmed. `true` if there was such a bucket.
-    async fn subscribe(&mut self) -> bool {
+    /// Subscribes what is watched and not confirmed. Where signals may have been lost before, everybody looks
+    /// again after it: whoever it is done for, those who sleep do not know.
+    async fn subscribe(&mut self) {
         let wanted: Vec<u8> = {
             let buckets = lock(&self.buckets);
             buckets
@@ -282,7 +284,8 @@ impl Keeper {
                 wanted.iter().map(|bucket| keys::channel(*bucket)).collect();
             if let Err(error) = self.confirm(channels).await {
                 tracing::debug!(error = %error, "subscribing failed; trying again");
-                return false;
+                self.lost = true;
+                return;
             }
             let mut buckets = lock(&self.buckets);
             for bucket in &wanted {
@@ -303,10 +306,10 @@ impl Keeper {
                 }
             }
         }
-        if gave_up {
-            self.wake_everybody(); // who looked before it was subscribed, and sleeps
+        // Who gave up looked before it was subscribed.
+        if std::mem::take(&mut self.lost) || gave_up {
+            self.wake_everybody();
         }
-        !wanted.is_empty()
     }
 
     async fn confirm(&self, channels: Vec<String>) -> Result<(), fred::error::Error> {
@@ -346,22 +349,27 @@ impl Keeper {
         }
     }
 
-    /// Publishes to ourselves on so many of our channels, in turn. `false`: not all were heard. One that was
-    /// published and not heard connects the ear anew; one that could not be published tells nothing (its
-    /// slot may just have moved), and is tried again.
+    /// [`hears`](Self::hears) so many of our channels, in turn.
     async fn probe(&mut self, most: usize) -> bool {
         let mut confirmed: Vec<u8> = {
             let buckets = lock(&self.buckets);
             buckets.iter().filter(|(_, b)| b.confirmed && b.watchers > 0).map(|(n, _)| *n).collect()
         };
         confirmed.sort_unstable();
-        let most = most.min(confirmed.len());
-        if most == 0 {
+        if confirmed.is_empty() {
             return true;
         }
         let first = usize::try_from(self.probed).unwrap_or_default() % confirmed.len();
-        let turn = confirmed.iter().cycle().skip(first).take(most);
-        let probes = turn.zip(self.probed + 1..).map(|(&bucket, number)| {
+        confirmed.rotate_left(first);
+        confirmed.truncate(most);
+        self.hears(&confirmed).await
+    }
+
+    /// Publishes to ourselves on the channels of these buckets. `false`: not all were heard. One that was
+    /// published and not heard connects the ear anew; one that could not be published tells nothing (its
+    /// slot may just have moved), and is tried again.
+    async fn hears(&mut self, buckets: &[u8]) -> bool {
+        let probes = buckets.iter().zip(self.probed + 1..).map(|(&bucket, number)| {
             let (channel, payload) = (keys::channel(bucket), format!("p{}{number}", self.name));
             let (client, sharded) = (&self.link.client, self.sharded);
             async move {
@@ -374,7 +382,7 @@ impl Keeper {
             }
         });
         let published = join_all(probes).await;
-        self.probed += most as u64;
+        self.probed += buckets.len() as u64;
         let until = Instant::now() + PROBE_WITHIN;
         let heard = |number: &u64| lock(&self.heard).contains(number);
         while !published.iter().flatten().all(heard) {
@@ -392,8 +400,9 @@ impl Keeper {
     }
 
     /// Wakes whoever should have been woken long ago, and counts it: the count must stay 0. Whose subscription
-    /// could not be had yet (its slot moves, say) is woken too; that is late, and nothing was missed.
-    async fn poll(&self) {
+    /// is not there yet, or went while we looked (its slot moves, say), is woken too; that is late, and nothing
+    /// was missed.
+    async fn poll(&mut self) {
         let mut by_bucket: HashMap<u8, Vec<Watched>> = HashMap::new();
         for topic in self.hub.awaited() {
             let Some((inbox, wait)) = keys::watched(&topic) else { continue };
@@ -407,38 +416,41 @@ impl Keeper {
             by_bucket.entry(names.bucket).or_default().push((topic, one, two, wait));
         }
         for (bucket, topics) in by_bucket {
-            let subscribed = lock(&self.buckets).get(&bucket).is_some_and(|state| state.confirmed);
             for chunk in topics.chunks(POLL_TOPICS) {
-                if let Err(error) = self.poll_chunk(bucket, subscribed, chunk).await {
-                    tracing::debug!(error = %error, "the safety poll failed; it comes again");
-                    return;
-                }
-            }
-        }
-    }
-
-    async fn poll_chunk(
-        &self,
-        bucket: u8,
-        subscribed: bool,
-        topics: &[Watched],
-    ) -> Result<(), QueueError> {
-        let keys = topics.iter().flat_map(|(_, one, two, _)| [one.clone(), two.clone()]).collect();
-        let waits = topics.iter().map(|(_, _, _, wait)| wait.clone()).collect();
-        let late = self.link.call(Operation::Probe, keys::slot(bucket), keys, waits).await?;
-        for position in reply::Answer::new(late)?.rest() {
-            let index = usize::try_from(reply::integer(&position)? - 1).unwrap_or(usize::MAX);
-            if let Some((topic, ..)) = topics.get(index)
-                && self.hub.rouse(topic)
-            {
-                if subscribed {
-                    tracing::warn!("the safety poll found a missed wake-up");
-                    self.metrics.missed_wakeup();
+                let roused = match self.poll_chunk(bucket, chunk).await {
+                    Ok(0) => continue,
+                    Ok(roused) => roused,
+                    Err(error) => {
+                        tracing::debug!(error = %error, "the safety poll failed; it comes again");
+                        return;
+                    }
+                };
+                let subscribed = |state: &Bucket| state.confirmed;
+                let confirmed = lock(&self.buckets).get(&bucket).is_some_and(subscribed);
+                if confirmed && self.hears(&[bucket]).await {
+                    tracing::warn!(count = roused, "the safety poll found a missed wake-up");
+                    for _ in 0..roused {
+                        self.metrics.missed_wakeup();
+                    }
                 } else {
                     tracing::warn!("the safety poll woke a reader whose subscription is late");
                 }
             }
         }
-        Ok(())
+    }
+
+    /// How many slept although there is something for them.
+    async fn poll_chunk(&self, bucket: u8, topics: &[Watched]) -> Result<usize, QueueError> {
+        let keys = topics.iter().flat_map(|(_, one, two, _)| [one.clone(), two.clone()]).collect();
+        let waits = topics.iter().map(|(_, _, _, wait)| wait.clone()).collect();
+        let late = self.link.call(Operation::Probe, keys::slot(bucket), keys, waits).await?;
+        let mut roused = 0;
+        for position in reply::Answer::new(late)?.rest() {
+            let index = usize::try_from(reply::integer(&position)? - 1).unwrap_or(usize::MAX);
+            if let Some((topic, ..)) = topics.get(index) {
+                roused += usize::from(self.hub.rouse(topic));
+            }
+        }
+        Ok(roused)
     }
 }
