@@ -140,7 +140,7 @@ def test_a_redis_that_goes_takes_the_pod_out_and_brings_it_back(tmp_path, starte
 @pytest.mark.parametrize("accept", ["application/json", "application/json, text/event-stream"])
 def test_on_sigterm_readiness_goes_first_and_waiting_calls_are_answered(redis, started, accept):
     """As a stream and as plain JSON: a result that says what to do, not a cut connection. Who has it finds the pod not ready."""
-    pod = started(manifests(redis, drain={"delaySeconds": 0})).until_ready()
+    pod = started(manifests(redis, drain={"delaySeconds": 0}, config={"limits": {"principal_waits": 40}})).until_ready()
     answers, after, key = [], [], pod.key("w.*")
 
     def wait(n):
