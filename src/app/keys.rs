@@ -17,9 +17,10 @@ use super::{
 use crate::{
     auth::ApiKey,
     config::{Backend, Config},
-    model::{Clock, Grant, InvalidGrant, NamedKey, Scope, Scopes, SystemClock, Tenant},
+    model::{
+        Clock, Grant, InvalidGrant, NamedKey, Scope, Scopes, SystemClock, Tenant, rfc3339_seconds,
+    },
     queue::{CredentialStore, FIRST_GENERATION, IssuedKey, KeyId, Revocations, redis::RedisQueue},
-    tools::rfc3339::rfc3339,
 };
 
 /// What can be done about keys.
@@ -154,10 +155,7 @@ fn now_ms() -> u64 {
 
 /// Seconds or milliseconds since the Unix epoch, to the second.
 fn at(ms: u64) -> String {
-    let mut text = rfc3339(ms);
-    text.truncate("2026-07-28T12:00:00".len());
-    text.push('Z');
-    text
+    rfc3339_seconds(ms / 1000)
 }
 
 /// Makes a key. With `grace`: of the next generation, and the older ones end after that.

@@ -7,10 +7,9 @@ use clap::{Subcommand, ValueEnum};
 use super::{StartError, auth::master_keys, commands, commands::say};
 use crate::{
     config::{Backend, Config},
-    model::{Grant, SystemClock, Tenant},
+    model::{Grant, SystemClock, Tenant, rfc3339},
     queue::Role,
     teams::{Actor, Export, Insist, InviteSpec, TeamError, Teams},
-    tools::rfc3339::rfc3339,
 };
 
 /// What can be done about a team.

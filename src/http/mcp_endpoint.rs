@@ -121,7 +121,8 @@ async fn handle(
     let admitted = credentials::admit(request, state).await?;
     check_content_type(headers)?;
     let accepted = Accepted::read(headers)?;
-    let (body, share) = read(headers, &connection, payload, &state.config).await?;
+    let limit = state.config.body_limit;
+    let (body, share) = read(headers, &connection, payload, limit, &state.config).await?;
     let others = |name: &str| Field::read(headers.get_all(name).map(HeaderValue::as_bytes));
     let read = protocol_headers(headers, &admitted.principal, &others);
     let finished = match state.mcp.receive(&read, &body) {
@@ -242,7 +243,7 @@ fn status(code: u16) -> StatusCode {
 
 /// The connection under the request. It is there unless the request did not come over [`super::serve`];
 /// then nobody could say what was written, and messages are better given back.
-fn connection(request: &HttpRequest) -> Result<Rc<Connection>, Refusal> {
+pub(super) fn connection(request: &HttpRequest) -> Result<Rc<Connection>, Refusal> {
     let none = || refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal error");
     request.conn_data::<Rc<Connection>>().map(Rc::clone).ok_or_else(none)
 }
@@ -305,14 +306,14 @@ impl Accepted {
     }
 }
 
-/// The body, and its share of what the process may hold.
-async fn read(
+/// The body, of at most `limit` bytes, and its share of what the process may hold.
+pub(super) async fn read(
     headers: &HeaderMap,
     connection: &Connection,
     mut payload: Payload,
+    limit: usize,
     config: &HttpConfig,
 ) -> Result<(Bytes, Shares), Refusal> {
-    let limit = config.body_limit;
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: usize| length > limit) {
         return Err(too_large(limit));

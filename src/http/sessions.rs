@@ -20,7 +20,7 @@ use super::{credentials, mcp_endpoint, origin, state::HttpState};
 use crate::{
     auth::Admitted,
     messaging::{CallContext, MessagingError},
-    model::{ClientId, Clock, Principal, Scope, SystemClock},
+    model::{ClientId, Clock, Principal, Scope, SystemClock, rfc3339_seconds},
     queue::{ClientEntry, ClientQuery, InboxStat, Presence},
 };
 
@@ -157,43 +157,13 @@ fn last_seen(presence: Presence, now_us: u64) -> Option<String> {
         Presence::Seen(ago) => ago,
         Presence::Unknown => return None,
     };
-    Some(utc((now_us / 1_000_000).saturating_sub(ago.as_secs())))
-}
-
-/// Seconds since the Unix epoch as `2026-07-28T12:00:00Z`.
-pub(super) fn utc(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Years begin in March here, so that the leap day is the last one.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    Some(rfc3339_seconds((now_us / 1_000_000).saturating_sub(ago.as_secs())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::queue::Profile;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_785_240_000, "2026-07-28T12:00:00Z"),
-            (4_107_542_399, "2100-02-28T23:59:59Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(utc(seconds), text);
-        }
-    }
 
     #[test]
     fn clients_that_checked_in_come_first_and_queues_without_one_are_untracked() {

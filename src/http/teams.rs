@@ -17,11 +17,15 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
-    credentials, io::Connection, mcp_endpoint, origin, problem::Problem, sessions::utc,
+    credentials,
+    io::Connection,
+    mcp_endpoint::{self, Refusal, Shares},
+    origin,
+    problem::Problem,
     state::HttpState,
 };
 use crate::{
-    model::{Grant, Peers, Scope, Scopes, Tenant},
+    model::{Grant, Peers, Scope, Scopes, Tenant, rfc3339_seconds as utc},
     queue::{ContactPolicy, Invitation, KeyId, Policy, Role},
     teams::{Actor, Insist, InviteSpec, KeySpec, ListedKey, ListedMember, Made, TeamError},
     telemetry::Refusal as Reason,
@@ -81,7 +85,7 @@ async fn handle(request: &HttpRequest, payload: Payload, state: &HttpState) -> A
             .with(ALLOW, HeaderValue::from_static(allowed)));
     }
     if path == "/api/join" {
-        let body = read(request, payload, state).await?;
+        let (body, _share) = read(request, payload, state).await?;
         return join(request, state, &body).await;
     }
     let admitted = credentials::admit(request, state).await?;
@@ -96,36 +100,22 @@ async fn handle(request: &HttpRequest, payload: Payload, state: &HttpState) -> A
             Some(what) => list(state, &by, what).await,
         };
     }
-    let body = read(request, payload, state).await?;
+    let (body, _share) = read(request, payload, state).await?;
     match admin {
         None => set_own_contacts(state, &by, &body).await,
         Some(what) => change(state, &by, what, &body).await,
     }
 }
 
-/// The body, which is JSON.
+/// The body, which is JSON, and its share of what the process may hold.
 async fn read(
     request: &HttpRequest,
     payload: Payload,
     state: &HttpState,
-) -> Result<Bytes, Problem> {
-    mcp_endpoint::check_content_type(request.headers())?;
-    let arriving = payload.to_bytes_limited(BODY);
-    match tokio::time::timeout(state.config.client_request_timeout, arriving).await {
-        Ok(Ok(Ok(body))) => Ok(body),
-        Ok(Ok(Err(_))) => {
-            let why = "the body ended before its time";
-            Err(Problem::new(StatusCode::BAD_REQUEST, why).because(Reason::BodyIncomplete))
-        }
-        Ok(Err(_)) => {
-            let why = format!("the body is over the limit of {BODY} bytes");
-            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why).because(Reason::BodyTooLarge))
-        }
-        Err(_) => {
-            let why = "the body took too long to arrive";
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, why).because(Reason::BodyIncomplete))
-        }
-    }
+) -> Result<(Bytes, Shares), Refusal> {
+    let (headers, connection) = (request.headers(), mcp_endpoint::connection(request)?);
+    mcp_endpoint::check_content_type(headers)?;
+    mcp_endpoint::read(headers, &connection, payload, BODY, &state.config).await
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {

@@ -21,7 +21,8 @@ use super::{
 };
 use crate::{
     messaging::CallContext,
-    tools::{Task, TaskState, Tasks, ToolError, rfc3339},
+    model::rfc3339,
+    tools::{Task, TaskState, Tasks, ToolError},
 };
 
 /// How the extension is called in the capabilities of both sides.

@@ -8,6 +8,7 @@ mod key_ring;
 mod message;
 mod principal;
 mod rate;
+mod rfc3339;
 mod survey;
 mod trace;
 
@@ -19,5 +20,6 @@ pub use key_ring::{InvalidKeyRing, KeyName, KeyRing, NamedKey};
 pub use message::{InvalidMessageId, Message, MessageId, MessageState};
 pub use principal::{Grant, InvalidGrant, InvalidScopes, Principal, Scope, Scopes};
 pub use rate::Rate;
+pub use rfc3339::{rfc3339, rfc3339_seconds};
 pub use survey::Survey;
 pub use trace::TraceParent;

@@ -2,10 +2,10 @@
 
 use std::{fmt::Write, time::Duration};
 
-use super::{envelope::Envelope, rfc3339::rfc3339};
+use super::envelope::Envelope;
 use crate::{
     messaging::Notice,
-    model::{Address, Message, MessageState},
+    model::{Address, Message, MessageState, rfc3339},
     queue::{self, Pause, Presence},
 };
 

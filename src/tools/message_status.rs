@@ -12,11 +12,10 @@ use super::{
     definition::{self, Effect, of, one_of},
     markdown,
     outcome::{self, Stop},
-    rfc3339::rfc3339,
 };
 use crate::{
     messaging::{CallContext, MessagingService},
-    model::{Address, MessageId, MessageState, Scope},
+    model::{Address, MessageId, MessageState, Scope, rfc3339},
     queue::LedgerEntry,
 };
 

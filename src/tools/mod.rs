@@ -16,7 +16,6 @@ mod outcome;
 mod questions;
 mod recipients;
 mod recipients_config;
-pub(crate) mod rfc3339;
 #[cfg(test)]
 mod samples;
 mod send_message;
@@ -38,7 +37,6 @@ use crate::{
     telemetry::Refusal,
 };
 
-pub(crate) use rfc3339::rfc3339;
 pub use task::{Task, TaskError, TaskState, Tasks};
 
 /// The arguments of a call, as sent. Unknown ones are ignored.

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::rfc3339::rfc3339;
 use crate::{
     messaging::Notice,
-    model::{Address, ClientId, Message, MessageId},
+    model::{Address, ClientId, Message, MessageId, rfc3339},
     queue::{self, Pause, Presence},
 };
 

@@ -1,12 +1,22 @@
-//! Times for programs.
+//! Times for programs (RFC 3339, UTC).
 
 /// Milliseconds since the Unix epoch as `2026-01-31T12:34:56.789Z`.
-pub(crate) fn rfc3339(unix_ms: u64) -> String {
-    let (seconds, ms) = (unix_ms / 1000, unix_ms % 1000);
+#[must_use]
+pub fn rfc3339(unix_ms: u64) -> String {
+    format!("{}.{:03}Z", to_the_second(unix_ms / 1000), unix_ms % 1000)
+}
+
+/// Seconds since the Unix epoch as `2026-01-31T12:34:56Z`.
+#[must_use]
+pub fn rfc3339_seconds(unix_seconds: u64) -> String {
+    format!("{}Z", to_the_second(unix_seconds))
+}
+
+fn to_the_second(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
 /// Year, month and day of a day since 1970-01-01, in the proleptic Gregorian calendar. Counted in
@@ -37,6 +47,18 @@ mod tests {
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
         ] {
             assert_eq!(rfc3339(ms), text);
+        }
+    }
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_785_240_000, "2026-07-28T12:00:00Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(rfc3339_seconds(seconds), text);
         }
     }
 }
