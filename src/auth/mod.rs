@@ -202,23 +202,21 @@ impl Authenticator {
         &self,
         mut authorization: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Admitted, Denied> {
-        let (missing, malformed) = match self {
-            Self::Open(principal) => {
-                return Ok(Admitted { principal: principal.clone(), by: By::Nothing });
-            }
-            Self::Keys(_) => (Denied::Missing, Denied::Invalid(BadKey::Malformed)),
-            Self::Tokens(_) => (Denied::NoToken, Denied::Token(BadToken::Malformed)),
+        let mut credential = |missing, malformed| match (authorization.next(), authorization.next())
+        {
+            (None, _) => Err(missing),
+            (Some(value), None) => bearer(value).ok_or(malformed),
+            (Some(_), Some(_)) => Err(malformed),
         };
-        let value = match (authorization.next(), authorization.next()) {
-            (None, _) => return Err(missing),
-            (Some(value), None) => value,
-            (Some(_), Some(_)) => return Err(malformed),
-        };
-        let credential = bearer(value).ok_or(malformed)?;
         match self {
             Self::Open(principal) => Ok(Admitted { principal: principal.clone(), by: By::Nothing }),
-            Self::Keys(check) => check.admit(credential).await,
+            Self::Keys(check) => {
+                let malformed = Denied::Invalid(BadKey::Malformed);
+                check.admit(credential(Denied::Missing, malformed)?).await
+            }
             Self::Tokens(check) => {
+                let malformed = Denied::Token(BadToken::Malformed);
+                let credential = credential(Denied::NoToken, malformed)?;
                 let (principal, ends) = check.admit(credential).await?;
                 Ok(Admitted { principal, by: By::Token(Arc::new(ends)) })
             }

@@ -183,6 +183,9 @@ impl Guard {
 impl Attempt<'_> {
     /// It was good.
     pub(super) fn good(self) {
+        if self.known {
+            return; // noted when it was let in
+        }
         self.undecided();
         let mut seen = lock(&self.guard.seen);
         let now_us = self.guard.now_us();

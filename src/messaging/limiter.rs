@@ -312,20 +312,21 @@ impl MessagingService {
     ) -> Result<(), MessagingError> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
         let messages = u32::try_from(messages).unwrap_or(u32::MAX);
-        let own = caller(sender, &context.principal);
-        let team = Bucket::tenant(sender.tenant());
-        let limits = [
-            (Whose::Caller, own.clone(), limiter.limits.caller),
-            (Whose::Tenant, team, limiter.limits.tenant),
-        ];
-        for (whose, bucket, rate) in limits {
+        let own = || caller(sender, &context.principal);
+        let limits =
+            [(Whose::Caller, limiter.limits.caller), (Whose::Tenant, limiter.limits.tenant)];
+        for (whose, rate) in limits {
             let Some(rate) = rate else { continue };
+            let bucket = match whose {
+                Whose::Caller => own(),
+                Whose::Tenant => Bucket::tenant(sender.tenant()),
+            };
             match limiter.take(bucket, rate, messages).await {
                 Some(Permits::Granted(_)) => {}
                 None => self.metrics.limit_unchecked(),
                 Some(Permits::Later(wait) | Permits::Paused(wait)) => {
                     if whose == Whose::Tenant && limiter.limits.caller.is_some() {
-                        limiter.stocks.of(&own).give_back(messages);
+                        limiter.stocks.of(&own()).give_back(messages);
                     }
                     audit::rate_limited(sender, whose);
                     self.waiters.hold_back(&context.stop).await;

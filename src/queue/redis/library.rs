@@ -44,7 +44,12 @@ impl Link {
     /// Brings every primary to our revision or leaves it at a newer one. Safe to call from many replicas.
     pub(super) async fn ensure(&self) -> Result<(), QueueError> {
         // As any call does, this waits for Redis, and finds out whether it has functions at all.
-        self.call(Operation::Revision, 0, Vec::new(), Vec::new()).await?;
+        let revision = self.call(Operation::Revision, 0, Vec::new(), Vec::new()).await?;
+        let revision = reply::integer(&revision)?;
+        if revision >= REVISION && self.primaries().len() == 1 {
+            self.metrics.function_revision(revision);
+            return Ok(());
+        }
         self.load().await
     }
 

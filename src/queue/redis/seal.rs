@@ -12,7 +12,7 @@
 //!
 //! Not here: what is not a text. Names, times, sizes and the order stay readable and can be changed.
 
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
 use aes_gcm_siv::{
     Aes256GcmSiv, KeyInit,
@@ -197,14 +197,14 @@ impl Seal {
     /// What stands for a message's content under an idempotency key: first what is stored, then what replicas
     /// with another first key, or without one, may have stored. A plain digest of a short text can be guessed,
     /// so it is keyed where texts are sealed.
-    pub(super) fn digests(&self, message: &NewMessage) -> Vec<[u8; 16]> {
-        let plain = message.content_digest();
-        let Some(keys) = &self.0 else { return vec![plain] };
-        let keyed = keys.ring.iter().map(|key| key.digest(message));
-        match keys.sealing {
-            Sealing::Open => std::iter::once(plain).chain(keyed).collect(),
-            Sealing::Seal => keyed.chain([plain]).collect(),
-            Sealing::Require => keyed.collect(),
-        }
+    pub(super) fn digests(&self, message: &NewMessage) -> impl Iterator<Item = [u8; 16]> {
+        let (ring, sealing) =
+            self.0.as_ref().map_or((&[][..], Sealing::Open), |keys| (&keys.ring, keys.sealing));
+        let plain = move |when| (sealing == when).then(|| message.content_digest());
+        let keyed = ring.iter().map(|key| key.digest(message));
+        iter::once_with(move || plain(Sealing::Open))
+            .flatten()
+            .chain(keyed)
+            .chain(iter::once_with(move || plain(Sealing::Seal)).flatten())
     }
 }

@@ -160,12 +160,13 @@ impl RedisQueue {
             keys.extend([sender.meta(), sender.ledger(), sender.waits()]);
         }
         let seal = &self.store.settings.seal;
-        let mut digests = Vec::new().into_iter();
+        let mut digests = None;
         if let Some(key) = &message.idempotency {
             options |= KEYED;
             keys.push(recipient.marker(key.as_bytes()));
-            digests = seal.digests(message).into_iter();
+            digests = Some(seal.digests(message));
         }
+        let mut digests = digests.into_iter().flatten();
         let (flags, tail) = record::encode(message);
         let limits = &self.store.limits;
         let place =

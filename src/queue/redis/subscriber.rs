@@ -294,20 +294,14 @@ impl Keeper {
                 }
             }
         }
-        let mut gave_up = false;
-        {
-            let buckets = lock(&self.buckets);
-            let confirmed = |bucket: u8| buckets.get(&bucket).is_none_or(|state| state.confirmed);
-            for need in std::mem::take(&mut self.waiting) {
-                if confirmed(need.bucket) {
-                    gave_up |= need.done.send(()).is_err();
-                } else {
-                    self.waiting.push(need);
-                }
+        for need in std::mem::take(&mut self.waiting) {
+            if lock(&self.buckets).get(&need.bucket).is_none_or(|state| state.confirmed) {
+                self.lost |= need.done.send(()).is_err(); // who gave up looked before it was subscribed
+            } else {
+                self.waiting.push(need);
             }
         }
-        // Who gave up looked before it was subscribed.
-        if std::mem::take(&mut self.lost) || gave_up {
+        if std::mem::take(&mut self.lost) {
             self.wake_everybody();
         }
     }
