@@ -225,10 +225,11 @@ impl Bench {
         let spike = self.spike(&bare)?;
         let memory = self.mailbox(None).await?;
         let mailbox = self.mailbox(Some(&redis)).await?;
+        let canned = self.canned()?;
         let shape = self.shape();
-        for (scenario, title, load, server_budget, redis_budget) in [
-            (Scenario::Send, "send", Load::Send, 1.25, 3.0),
-            (Scenario::SendReceive, "send + receive", Load::SendReceive, 1.5, f64::INFINITY),
+        for (scenario, title, load, requests, server_budget, redis_budget) in [
+            (Scenario::Send, "send", Load::Send, 1.0, 1.25, 3.0),
+            (Scenario::SendReceive, "send + receive", Load::SendReceive, 2.0, 1.5, f64::INFINITY),
         ] {
             if !self.options.wants(scenario) {
                 continue;
@@ -237,6 +238,8 @@ impl Bench {
             let mut targets = vec![target("spike", &spike, Some(&bare))];
             if self.options.with(Store::Redis) {
                 targets.push(target("mailbox in Redis", &mailbox, Some(&redis)));
+                let ping = |name, server| Target { name, server, redis: None, load: Load::Ping };
+                targets.extend([ping("canned answer", &canned), ping("ping", &mailbox)]);
                 if load == Load::Send {
                     let load = Load::SendFromOne;
                     let (name, redis) = ("from one busy sender", Some(&redis));
@@ -251,6 +254,10 @@ impl Bench {
                 let ratio = |field: fn(&Sample) -> f64| sides[1].ratio(&sides[0], field);
                 let what = format!("{title} / spike, server CPU");
                 self.report.verdict(&what, ratio(|s| s.server), server_budget, "x");
+                // The spike speaks no MCP. What it would cost if it did, as `ping` is more than a canned answer.
+                let spoken = sides[0].plus(requests, &sides[3], &sides[2]);
+                let what = format!("{title} / spike and its requests' MCP, server CPU");
+                self.report.note(&what, sides[1].ratio(&spoken, |s| s.server), "x");
                 let what = format!("{title} / spike, Redis CPU");
                 if redis_budget.is_finite() {
                     self.report.verdict(&what, ratio(|s| s.redis), redis_budget, "x");

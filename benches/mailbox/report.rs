@@ -46,6 +46,16 @@ impl Side {
         median(self.rounds.iter().map(field))
     }
 
+    /// This, with so many times the server CPU that `more` takes more than `less`, round by round.
+    pub(crate) fn plus(&self, times: f64, more: &Self, less: &Self) -> Self {
+        let rounds = self.rounds.iter().zip(&more.rounds).zip(&less.rounds);
+        let rounds = rounds.map(|((own, more), less)| Sample {
+            server: times.mul_add(more.server - less.server, own.server),
+            ..*own
+        });
+        Self { name: self.name, rounds: rounds.collect() }
+    }
+
     /// The median of the ratios of rounds that ran side by side.
     pub(crate) fn ratio(&self, base: &Self, field: fn(&Sample) -> f64) -> f64 {
         median(self.rounds.iter().zip(&base.rounds).map(|(own, base)| field(own) / field(base)))

@@ -1,5 +1,5 @@
 #!lua name=mb1
--- mb1: the mailbox, contract 1. rev: 9
+-- mb1: the mailbox, contract 1. rev: 10
 -- Every operation of the store is one of these functions, on the keys of one hash slot. They are
 -- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
 -- QueueBackend (src/queue/mod.rs).
@@ -7,7 +7,7 @@
 -- Redis does not roll back a function that fails half way. So every check runs before the first
 -- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
 -- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
-local REVISION = 9
+local REVISION = 10
 local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
 local DROP_MAX = 512       -- expired messages dropped from the head in one call
 local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
@@ -1267,8 +1267,31 @@ end
 
 local function revision() return REVISION end
 
+-- many: KEYS of all calls, one after the other  ARGV 1 packed for each: its name, how many keys, how many arguments
+--   2.. arguments of all calls
+-- -> {a letter for each: k or e; for each its answer, or the text of its error}
+-- Each runs on its own: one that fails fails alone.
+local operations = {}
+local function many(keys, a)
+  local res, kinds, key, arg, at = { false }, {}, 1, 2, 1
+  while at <= #a[1] do
+    local name, k, n
+    name, k, n, at = struct.unpack('>Bc0I2I2', a[1], at)
+    local ran, answer = pcall(operations[name], { unpack(keys, key, key + k - 1) }, { unpack(a, arg, arg + n - 1) })
+    local failed = not ran and answer or type(answer) == 'table' and answer.err
+    if type(failed) == 'table' then failed = failed.err
+    elseif not ran then failed = 'ERR user_function ' .. tostring(failed) end
+    kinds[#kinds + 1] = failed and 'e' or 'k'
+    res[#res + 1] = failed or answer
+    key, arg = key + k, arg + n
+  end
+  res[1] = table.concat(kinds)
+  return res
+end
+
 -- What adds is refused when memory is over (before it runs); what drains stays allowed.
 local function register(name, operation, flag)
+  operations['mb1_' .. name] = operation
   local function entry(keys, args)
     call, floor, max, min = redis.call, math.floor, math.max, math.min
     return operation(keys, args)
@@ -1314,3 +1337,5 @@ register('clients', clients, 'no-writes')
 register('cancelled', cancelled, 'no-writes')
 register('pauses', pauses, 'no-writes')
 register('revision', revision, 'no-writes')
+register('many', many)
+register('many_draining', many, 'allow-oom')

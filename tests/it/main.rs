@@ -33,6 +33,7 @@ mod sealed;
 mod secrets;
 mod tasks;
 mod tls;
+mod together;
 mod traces;
 mod upstream;
 mod wire;

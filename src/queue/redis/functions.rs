@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 const SOURCE: &str = include_str!("../../../migrations/functions/mb1.lua");
 
 /// The revision of [`SOURCE`]; a test holds it to the file.
-pub(super) const REVISION: i64 = 9;
+pub(super) const REVISION: i64 = 10;
 
 /// One function of the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,7 +193,8 @@ mod tests {
             .filter_map(|line| line.strip_prefix("register('")?.split('\'').next())
             .map(|name| format!("mb1_{name}"))
             .collect();
-        assert_eq!(registered.len(), Operation::ALL.len());
+        // And the two that carry others.
+        assert_eq!(registered.len(), Operation::ALL.len() + 2);
         for (index, operation) in Operation::ALL.into_iter().enumerate() {
             assert_eq!(operation as usize, index, "scripts are found by position");
             assert!(registered.iter().any(|name| name == operation.name()), "{operation:?}");

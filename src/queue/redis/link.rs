@@ -33,6 +33,7 @@ use super::{
     packed::Packed,
     reply::{self, Failure},
     seal::Seal,
+    together::{Together, Vehicle},
 };
 use crate::{
     queue::{QueueError, Unready},
@@ -132,6 +133,8 @@ pub(super) struct Link {
     /// One attempt.
     pub(super) command_timeout: Duration,
     pub(super) metrics: Arc<Metrics>,
+    /// How calls share a way, where one server has all keys.
+    together: Option<Together>,
     /// Why the connection failed last.
     trouble: Arc<Mutex<Option<RedisError>>>,
 }
@@ -261,7 +264,8 @@ impl Link {
         tasks.spawn(stay_connected(client.clone()));
         let (retry_for, command_timeout) = (settings.retry_for, settings.command_timeout);
         let trouble = Arc::default();
-        let link = Self { client, scripts, retry_for, command_timeout, metrics, trouble };
+        let together = None;
+        let link = Self { client, scripts, retry_for, command_timeout, metrics, together, trouble };
         tasks.spawn(watchdog(link.client.clone(), PING_WITHIN + held_up));
         tasks.spawn(report(
             link.client.clone(),
@@ -269,6 +273,12 @@ impl Link {
             Arc::clone(&link.trouble),
         ));
         Ok(link)
+    }
+
+    /// The same, whose calls share a way when they are ready at the same moment.
+    pub(super) fn together(mut self, tasks: &TaskTracker) -> Self {
+        self.together = Some(Together::new(self.client.clone(), tasks));
+        self
     }
 
     /// Calls a function on keys of one slot.
@@ -343,6 +353,11 @@ impl Link {
 
     async fn once(&self, call: &mut Call) -> Result<Value, Error> {
         let (command, words) = call.named(self.has_functions());
+        if let (Some(together), Some(vehicle), true) =
+            (&self.together, Vehicle::of(call.operation), self.has_functions())
+        {
+            return together.call(vehicle, call.operation, words, call.keys).await;
+        }
         let first: Result<Value, Error> = self.client.custom(command, words).await;
         match first {
             Err(error) if error.details().starts_with("NOSCRIPT") => {

@@ -24,6 +24,7 @@ mod subscriber;
 mod survey;
 mod tasks;
 mod teams;
+mod together;
 mod unread;
 
 use std::{
@@ -117,7 +118,10 @@ impl RedisStore {
             let metrics = Arc::clone(&self.metrics);
             Link::open(&self.settings, held_up, Arc::clone(&self.scripts), metrics, &self.tasks)
         };
-        let link = open(Duration::ZERO)?;
+        let mut link = open(Duration::ZERO)?;
+        if !self.clustered {
+            link = link.together(&self.tasks);
+        }
         let confirming = match self.settings.confirm {
             Some(confirm) => {
                 Some(Confirming::new(open(confirm.within)?, confirm, self.tasks.clone()))
@@ -207,7 +211,7 @@ impl RedisQueue {
 impl QueueBackend for RedisQueue {
     async fn send(&self, message: &NewMessage) -> Result<Sent, QueueError> {
         if self.store.clustered {
-            return self.send_across(message).await;
+            return Box::pin(self.send_across(message)).await;
         }
         Ok(self.send_once(message, (message.taken, Value::from_static_str("")), true).await?.sent)
     }

@@ -78,13 +78,20 @@ pub(crate) async fn redis_sealed_by(seal: Seal) -> Backend {
 
 /// A store in this Redis.
 pub(crate) async fn redis_with(server: RedisServer, seal: Seal, limits: Limits) -> Backend {
-    let queue = store_in(&server, seal, limits).await;
+    let queue = store_at(server.url(), seal, limits).await;
     let limits = Arc::<RedisQueue>::clone(&queue);
     Backend { queue, limits, time: Time::Real, added_bytes: 0, server: Some(server) }
 }
 
-async fn store_in(server: &RedisServer, seal: Seal, limits: Limits) -> Arc<RedisQueue> {
-    let settings = RedisSettings { url: server.url(), seal, ..RedisSettings::default() };
+/// [`redis_backend`] in this Redis, reached by another URL than its own.
+pub(crate) async fn redis_behind(url: String, server: RedisServer) -> Backend {
+    let queue = store_at(url, Seal::default(), LIMITS).await;
+    let limits = Arc::<RedisQueue>::clone(&queue);
+    Backend { queue, limits, time: Time::Real, added_bytes: 0, server: Some(server) }
+}
+
+async fn store_at(url: String, seal: Seal, limits: Limits) -> Arc<RedisQueue> {
+    let settings = RedisSettings { url, seal, ..RedisSettings::default() };
     let metrics = Arc::new(Metrics::new().unwrap());
     let store = RedisStore::start(settings, limits, metrics, TaskTracker::new()).unwrap();
     let queue = store.queue().unwrap();
@@ -132,7 +139,7 @@ impl Backend {
 
     /// Another replica on the same Redis, which seals texts so.
     pub(crate) async fn beside(&self, seal: Seal) -> Self {
-        let queue = store_in(self.redis(), seal, LIMITS).await;
+        let queue = store_at(self.redis().url(), seal, LIMITS).await;
         let limits = Arc::<RedisQueue>::clone(&queue);
         Self { queue, limits, time: Time::Real, added_bytes: 0, server: None }
     }

@@ -11,7 +11,7 @@ mod site;
 
 pub(crate) use backend::{
     Backend, LIMITS, anything, memory_backend, memory_backend_with, redis_backend,
-    redis_backend_with, redis_sealed_by, redis_with, sealed_backend, texts_of, wakes,
+    redis_backend_with, redis_behind, redis_sealed_by, redis_with, sealed_backend, texts_of, wakes,
 };
 pub(crate) use certificates::Authority;
 pub(crate) use listener::Listener;
