@@ -74,7 +74,12 @@ def test_a_service_is_pinned_hardened_and_for_this_machine_only(services, name):
         assert port["host_ip"] == "127.0.0.1"
     for volume in service.get("volumes", []):
         if volume["type"] == "bind":
-            assert pathlib.Path(volume["source"]).is_dir() and volume["read_only"]
+            folder = pathlib.Path(volume["source"])
+            assert folder.is_dir() and volume["read_only"]
+            # Each image has a user of its own, who owns none of these files.
+            for file in [folder, *folder.rglob("*")]:
+                needed = 0o005 if file.is_dir() else 0o004
+                assert file.stat().st_mode & needed == needed, f"{file} is not for all to read"
 
 
 def test_prometheus_reads_its_configuration_and_finds_the_replicas(services):
