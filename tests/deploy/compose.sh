@@ -1,85 +1,51 @@
 #!/bin/bash
 # docker-compose.yml for real: built, started, scaled, hurt and stopped, with real clients talking through its load balancer.
-# Needs a container engine; without one it says so and ends with 77. tests/deploy/with-engine brings one.
-set -euo pipefail
-cd "$(dirname "$0")/../.."
-docker=${DOCKER:-docker}
+# shellcheck source=tests/deploy/project.sh
+source "$(dirname "$0")/project.sh"
 
-skip() { echo "skipped: $1"; exit 77; }
-command -v "$docker" >/dev/null || skip "no container engine: $docker is not installed (tests/deploy/with-engine brings one)"
-reason=$("$docker" info 2>&1 >/dev/null | head -1) || skip "no container engine answers: $reason (tests/deploy/with-engine brings one)"
-
-if [ -n "${COMPOSE:-}" ]; then compose=("$COMPOSE")
-elif "$docker" compose version >/dev/null 2>&1; then compose=("$docker" compose)
-elif [ -x target/deploy/bin/docker-compose ]; then compose=(target/deploy/bin/docker-compose)
-elif command -v docker-compose >/dev/null; then compose=(docker-compose)
-else skip "no docker compose"
-fi
-
-# Compose 1.x builds with the client that it finds first.
-PATH=$(dirname "$(command -v "$docker")"):$PATH
-project=mcpmessaging$$
-MCP_PORT=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-export MCP_PORT DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1 BUILDKIT_PROGRESS=plain
-url=http://127.0.0.1:$MCP_PORT
-logs=target/deploy-compose.log
-up() { "${compose[@]}" -p "$project" "$@" </dev/null >>"$logs" 2>&1; }
-: >"$logs"
-cleanup() {
-  "${compose[@]}" -p "$project" logs --no-color </dev/null >target/deploy-compose-services.log 2>&1 || true
-  up down -v --rmi local --timeout 5 || true
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-
-passed=0 failed=0
-check() { # check TITLE COMMAND...
-  local title=$1 started=$SECONDS; shift
-  if "$@"; then echo "ok   $title ($((SECONDS - started)) s)"; passed=$((passed + 1))
-  else echo "FAIL $title"; failed=$((failed + 1)); fi
-}
-
-containers() { "$docker" ps -aq --filter "label=com.docker.compose.project=$project" --filter "label=com.docker.compose.service=$1"; }
-inspect() { "$docker" inspect -f "$1" "$2"; }
-healthy() { # healthy SERVICE COUNT
-  local found id
-  for _ in $(seq 60); do
-    found=0
-    for id in $(containers "$1"); do [ "$(inspect '{{.State.Health.Status}}' "$id")" = healthy ] && found=$((found + 1)); done
-    [ "$found" = "$2" ] && return
-    sleep 1
-  done
-  echo "$1: $found of $2 healthy"; return 1
-}
-
-call() { # call TOOL ARGUMENTS: structuredContent as JSON
-  python3 - "$url/mcp" "$1" "$2" <<'P'
-import json, sys, urllib.request
-url, tool, arguments = sys.argv[1:]
-body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": json.loads(arguments)}}
-headers = {"Content-Type": "application/json", "Accept": "application/json"}
-with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=20) as answer:
-    result = json.load(answer)["result"]
-if result.get("isError"):
-    sys.exit(result["content"][0]["text"])
-print(json.dumps(result["structuredContent"]))
-P
-}
 texts() { call get_messages "{\"client_id\": \"$1\"}" | python3 -c 'import json, sys; print(*[m["text"] for m in json.load(sys.stdin)["messages"]])'; }
 
 # --- the checks ---
 
-builds() { up build; }
 starts() { up up -d && healthy redis 1 && healthy server 1 && healthy lb 1; }
 
+image() { inspect '{{.Image}}' "$(containers server | head -1)"; }
+
 hardened() {
-  local id image
+  local id user
   id=$(containers server)
-  image=$(inspect '{{.Image}}' "$id")
-  [ "$(inspect '{{.Config.User}}' "$image")" = 65532:65532 ] || { echo "runs as $(inspect '{{.Config.User}}' "$image")"; return 1; }
+  user=$(inspect '{{.Config.User}}' "$(image)")
+  [ "$user" = 65532:65532 ] || { echo "runs as $user"; return 1; }
   [ "$(inspect '{{.HostConfig.ReadonlyRootfs}}' "$id")" = true ] || { echo "root file system is writable"; return 1; }
   ! "$docker" exec "$id" /bin/sh -c true >/dev/null 2>&1 || { echo "the image has a shell"; return 1; }
   "$docker" exec "$id" /mcp-messaging healthcheck
+}
+
+# The image by itself, as `docker run` starts it: its own HEALTHCHECK, and nothing but memory to keep mail in.
+runs_alone() {
+  local id status=starting
+  id=$("$docker" run -d --label "com.docker.compose.project=$project" --label com.docker.compose.service=alone --read-only --cap-drop ALL \
+    --security-opt no-new-privileges -e QUEUE_BACKEND=memory -e MCP_MESSAGING__AUTH__MODE=none "$(image)") || return 1
+  for _ in $(seq 60); do
+    status=$(inspect '{{.State.Health.Status}}' "$id")
+    [ "$status" = starting ] || break
+    sleep 0.5
+  done
+  echo "     takes $("$docker" stats --no-stream --format '{{.MemUsage}}' "$id" | cut -d ' ' -f 1) of memory"
+  "$docker" rm -f "$id" >/dev/null
+  [ "$status" = healthy ] || { echo "its health: $status"; return 1; }
+}
+
+described() {
+  local labels label bytes
+  # shellcheck disable=SC2016 # the engine's variables
+  labels=$(inspect '{{range $name, $value := .Config.Labels}}{{$name}}={{$value}}{{"\n"}}{{end}}' "$(image)")
+  for label in title description licenses base.name version revision; do
+    grep -q "^org\.opencontainers\.image\.$label=." <<<"$labels" || { echo "no label $label"; return 1; }
+  done
+  bytes=$("$docker" save "$(image)" | gzip | wc -c)
+  echo "     $((bytes / 1000000)) MB to pull, $(($(inspect '{{.Size}}' "$(image)") / 1000000)) MB unpacked"
+  [ "$bytes" -lt 30000000 ] || { echo "more than 30 MB to pull"; return 1; }
 }
 
 names_its_crates() {
@@ -155,10 +121,12 @@ stops_cleanly() {
 }
 
 check "the image builds" builds
-[ "$failed" = 0 ] || { tail -n 30 "$logs"; echo "$passed passed, $failed failed"; exit 1; }
+[ "$failed" = 0 ] || { tail -n 30 "$logs"; finish; exit 1; }
 check "one command starts everything, healthy" starts
-[ "$failed" = 0 ] || { "${compose[@]}" -p "$project" logs --no-color --tail 20 </dev/null; echo "$passed passed, $failed failed"; exit 1; }
+[ "$failed" = 0 ] || { "${compose[@]}" -p "$project" logs --no-color --tail 20 </dev/null; finish; exit 1; }
 check "the server's container is hardened" hardened
+check "the image says what it is and is small" described
+check "the image alone is healthy" runs_alone
 check "the binary names its crates and their versions" names_its_crates
 check "only the load balancer is published, to this machine" loopback_only
 check "three replicas share the work" scales
@@ -166,5 +134,4 @@ check "real clients talk through the load balancer" conversation
 check "a killed replica loses nothing and nobody notices" survives_a_killed_replica
 check "a killed Redis comes back with its mail" survives_a_killed_redis
 check "the server stops cleanly with a call waiting" stops_cleanly
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+finish
