@@ -21,7 +21,9 @@ local GONE = '\255\254gone' -- marks elements to remove: no UTF-8 text is like i
 
 local call, floor, max, min -- set by each entry: while a library is loaded, redis.call and math do not exist
 
+local us_of_many, ms_of_many -- the clock stands while calls travel together, as it does within one
 local function clock()
+  if us_of_many then return us_of_many, ms_of_many end
   local t = call('TIME')
   local us = tonumber(t[1]) * 1000000 + tonumber(t[2])
   return us, floor(us / 1000)
@@ -1274,6 +1276,7 @@ local function revision() return REVISION end
 local operations = {}
 local function many(keys, a)
   local res, kinds, key, arg, at = { false }, {}, 1, 2, 1
+  us_of_many, ms_of_many = clock()
   while at <= #a[1] do
     local name, k, n
     name, k, n, at = struct.unpack('>Bc0I2I2', a[1], at)
@@ -1294,6 +1297,7 @@ local function register(name, operation, flag)
   operations['mb1_' .. name] = operation
   local function entry(keys, args)
     call, floor, max, min = redis.call, math.floor, math.max, math.min
+    us_of_many = nil
     return operation(keys, args)
   end
   redis.register_function{ function_name = 'mb1_' .. name, callback = entry, flags = flag and { flag } or {} }
