@@ -15,7 +15,7 @@ mod revoked;
 
 use std::sync::Arc;
 
-pub use key::{ApiKey, BadKey, is_key_in_query};
+pub use key::{ApiKey, BadKey, is_in_query};
 pub use known::Known;
 pub use oauth::{
     Algorithm, BadToken, InvalidKeySet, KeySet, KeySource, Names, Provider, Resource, SigningKeys,

@@ -11,7 +11,6 @@ use actix_web::{
     },
     web::Data,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     guard::{Attempt, Guard, TooMany},
@@ -27,15 +26,15 @@ use crate::{
 /// How often a call that waits is asked whether its caller is welcome still.
 const ASK_EVERY: Duration = Duration::from_secs(4);
 
-/// Refuses a key in the URL, also beside one in the header: logs and histories have it by now.
+/// Refuses a credential in the URL, also beside one in the header: logs and histories have it by now.
 pub(super) fn check_url(uri: &Uri) -> Result<(), Refusal> {
-    if !uri.query().is_some_and(auth::is_key_in_query) {
+    if !uri.query().is_some_and(auth::is_in_query) {
         return Ok(());
     }
     Err(Refusal {
         status: StatusCode::BAD_REQUEST,
-        text: "a key stands in the URL, which proxies and logs keep: send it in the header Authorization: Bearer \
-               mbk_..., and have this one taken back"
+        text: "a credential stands in the URL, which proxies and logs keep: send it in the header Authorization: Bearer ..., \
+               and use this one no more"
             .to_owned(),
         reason: Some(Reason::KeyInUrl),
         header: Some((
@@ -81,7 +80,7 @@ fn too_many(TooMany { retry_after }: TooMany) -> Refusal {
     Refusal {
         status: StatusCode::TOO_MANY_REQUESTS,
         text: format!(
-            "too many keys that are not good came from your address, so this one was not looked at; try again in {seconds} s"
+            "too many bad credentials came from your address, so this one was not looked at; try again in {seconds} s"
         ),
         reason: Some(Reason::TooManyFailures),
         header: Some((RETRY_AFTER, HeaderValue::from(seconds))),
@@ -163,7 +162,8 @@ pub(super) fn check_scope(
     match admitted.principal.lacks(&[scope]) {
         None => Ok(()),
         Some(lacking) => {
-            let text = format!("your key lacks the scope {lacking}: ask for one that has it");
+            let text =
+                format!("your credential lacks the scope {lacking}: ask for one that has it");
             let header = insufficient(auth, &admitted.principal, lacking);
             Err(Refusal {
                 status: StatusCode::FORBIDDEN,
@@ -179,16 +179,16 @@ pub(super) fn check_scope(
 pub(super) struct Vigil(tokio::task::AbortHandle);
 
 impl Vigil {
-    /// Cancels `call` once `admitted` is no longer welcome. `None`: that cannot happen.
-    pub(super) fn keep(
+    /// Does what `ends` gives, once `admitted` is no longer welcome. `None`: that cannot happen.
+    pub(super) fn keep<End: FnOnce() + 'static>(
         auth: &Authenticator,
         admitted: &Admitted,
-        call: impl FnOnce() -> CancellationToken,
+        ends: impl FnOnce() -> End,
     ) -> Option<Self> {
         if !admitted.may_end() {
             return None;
         }
-        let (auth, admitted, call) = (auth.clone(), admitted.clone(), call());
+        let (auth, admitted, end) = (auth.clone(), admitted.clone(), ends());
         let watch = actix_web::rt::spawn(async move {
             loop {
                 tokio::time::sleep(ASK_EVERY).await;
@@ -196,7 +196,7 @@ impl Vigil {
                     // While that cannot be found out, the store has nothing to hand out either.
                     Ok(()) => {}
                     Err(denied) if denied.may_pass() => {}
-                    Err(_ended) => return call.cancel(),
+                    Err(_ended) => return end(),
                 }
             }
         });

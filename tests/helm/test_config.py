@@ -111,7 +111,7 @@ def test_helm_test_passes_on_a_release_that_works_and_fails_on_one_that_does_not
             assert done.returncode == 0, done.stdout + done.stderr
             for looked_at in ("auth", "readiness", "round-trip", "wake-up"):
                 assert f"ok      {looked_at}" in done.stdout, done.stdout
-            assert ("the key is taken" in done.stdout) == (mode == "key"), done.stdout
+            assert ("the credential is taken" in done.stdout) == (mode == "key"), done.stdout
             sent = 'mcp_messaging_messages_total{event="delivered"} 7'
             assert sent in get(pod.ops, "/metrics")[1], "a message there and back, and one for each of six waiting readers"
             redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
