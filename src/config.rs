@@ -14,6 +14,7 @@ use std::{
 };
 
 use config::{Environment, File, FileFormat};
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
 pub use sections::{Auth, Encryption, Http, Limits, Log, Messaging, OAuth, Ops, Queue, Redis};
@@ -182,7 +183,7 @@ impl Config {
     pub fn backend(&self) -> Backend {
         match self.queue.backend.as_str() {
             "redis" => Backend::Redis,
-            "" if !self.redis.url.is_empty() => Backend::Redis,
+            "" if !self.redis.url.expose_secret().is_empty() => Backend::Redis,
             _ => Backend::Memory,
         }
     }
@@ -190,7 +191,7 @@ impl Config {
     /// Whether Redis is spoken to by TLS.
     #[must_use]
     pub fn redis_tls(&self) -> bool {
-        rules::names_tls(&self.redis.url)
+        rules::names_tls(self.redis.url.expose_secret())
     }
 
     /// Whether there are keys for the texts in Redis.

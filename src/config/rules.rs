@@ -66,6 +66,7 @@ impl Config {
     /// What each value must be by itself.
     fn rules_of_values(&self) -> [Rule; 16] {
         let (l, h, r) = (&self.limits, &self.http, &self.redis);
+        let url = r.url.expose_secret();
         let one_of = |value: &str, words: &[&str]| words.contains(&value);
         let seconds = |value: f64| value.is_finite() && value > 0.0 && value <= 3600.0;
         [
@@ -75,17 +76,17 @@ impl Config {
                 "must be memory or redis",
             ),
             (
-                self.queue.backend != "redis" || !r.url.is_empty(),
+                self.queue.backend != "redis" || !url.is_empty(),
                 "redis.url",
                 "(REDIS_URL) must be set when queue.backend is redis",
             ),
             (
-                r.url.is_empty() || names_redis(&r.url),
+                url.is_empty() || names_redis(url),
                 "redis.url",
                 "(REDIS_URL) must begin with redis://, rediss://, redis-cluster:// or redis-sentinel://",
             ),
             (
-                self.queue.backend != "memory" || r.url.is_empty(),
+                self.queue.backend != "memory" || url.is_empty(),
                 "queue.backend",
                 "is memory, but redis.url (REDIS_URL) is set: leave one of them out",
             ),
@@ -221,14 +222,14 @@ impl Config {
                 "and redis.tls_key_file must be set together",
             ),
             (
-                (r.tls_ca_file.is_empty() && r.tls_certificate_file.is_empty())
-                    || names_tls(&r.url),
+                (r.tls_ca_file.is_empty() && r.tls_certificate_file.is_empty()) || names_tls(url),
                 "redis.tls_ca_file",
                 "and redis.tls_certificate_file need a redis.url (REDIS_URL) that begins with rediss://, rediss-cluster:// or rediss-sentinel://",
             ),
         ]
     }
 
+        let url = r.url.expose_secret();
     /// When a send counts as accepted.
     fn rules_of_durability(&self) -> [Rule; 4] {
         let r = &self.redis;
@@ -239,7 +240,7 @@ impl Config {
                 "must be asynchronous or replicated",
             ),
             (
-                r.durability != "replicated" || !r.url.is_empty(),
+                r.durability != "replicated" || !url.is_empty(),
                 "redis.durability",
                 "is replicated, but redis.url (REDIS_URL) is not set: memory has no replicas",
             ),
@@ -257,6 +258,7 @@ impl Config {
     }
 
     /// What must hold of limits on how much and how often.
+        let url = r.url.expose_secret();
     fn rules_of_rates(&self) -> [Rule; 5] {
         let l = &self.limits;
         let (highest, most) = (60_000_000, u32::try_from(l.recipients).unwrap_or(u32::MAX));

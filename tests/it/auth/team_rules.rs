@@ -47,7 +47,7 @@ fn teams(store: &Arc<dyn TeamStore>, clock: &ManualClock) -> Teams {
 impl House {
     pub(super) fn open() -> Self {
         let server = RedisServer::start(Persistence::None);
-        let settings = RedisSettings { url: server.url(), ..RedisSettings::default() };
+        let settings = RedisSettings { url: server.url().into(), ..RedisSettings::default() };
         let metrics = Arc::new(Metrics::new().unwrap());
         let store = RedisStore::start(settings, LIMITS, metrics, TaskTracker::new()).unwrap();
         let store: Arc<dyn TeamStore> = Arc::new(store.queue().unwrap());
@@ -58,7 +58,7 @@ impl House {
 
     /// The same teams, as another replica sees them.
     fn next_door(&self) -> Teams {
-        let settings = RedisSettings { url: self.server.url(), ..RedisSettings::default() };
+        let settings = RedisSettings { url: self.server.url().into(), ..RedisSettings::default() };
         let metrics = Arc::new(Metrics::new().unwrap());
         let store = RedisStore::start(settings, LIMITS, metrics, TaskTracker::new()).unwrap();
         let store: Arc<dyn TeamStore> = Arc::new(store.queue().unwrap());
