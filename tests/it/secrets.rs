@@ -469,9 +469,7 @@ async fn no_secret_of_the_configuration_is_in_what_a_command_says_of_it() {
         ];
         let keys = [("MCP_MESSAGING__ENCRYPTION__KEYS", master)];
         for variables in [&variables[..], &[&variables[..1], &variables[2..], &keys].concat()] {
-            for arguments in
-                [&["check-config"][..], &["migrate"], &["keys", "list"], &["team", "members"]]
-            {
+            for arguments in [&["check-config"][..], &["migrate"]] {
                 let said = ran(arguments, variables).await;
                 assert!(!said.is_empty());
                 without(&said, &["Y2FuYXJ5".to_owned()]);
