@@ -17,7 +17,9 @@ use config::{Environment, File, FileFormat};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
-pub use sections::{Auth, Encryption, Http, Limits, Log, Messaging, OAuth, Ops, Queue, Redis};
+pub use sections::{
+    Auth, Encryption, Http, Limits, Log, Messaging, OAuth, Ops, Proxy, Queue, Redis,
+};
 pub use traces::Traces;
 
 /// The defaults, with a comment on every key.
@@ -71,6 +73,8 @@ pub struct Config {
     pub auth: Auth,
     /// The authorization server, if that is who says it.
     pub oauth: OAuth,
+    /// The proxy, if that is who says it.
+    pub proxy: Proxy,
     /// Which store.
     pub queue: Queue,
     /// How to reach Redis.
@@ -158,6 +162,8 @@ impl Config {
             .with_list_parse_key("http.trusted_proxies")
             .with_list_parse_key("auth.revoked_keys")
             .with_list_parse_key("oauth.algorithms")
+            .with_list_parse_key("proxy.trusted")
+            .with_list_parse_key("proxy.admins")
             .source(Some(environment.clone()));
         // The long name wins over the short one: it is the more particular.
         let long = config::Config::builder().add_source(names.clone()).build()?;

@@ -132,7 +132,7 @@ impl Config {
     /// Whether callers prove who they are.
     #[must_use]
     pub fn proves_callers(&self) -> bool {
-        ["key", "oauth"].contains(&self.auth.mode.as_str())
+        ["key", "oauth", "proxy"].contains(&self.auth.mode.as_str())
     }
 
     /// What must hold of who may call.
@@ -140,9 +140,9 @@ impl Config {
         let mode = self.auth.mode.as_str();
         [
             (
-                ["", "none", "key", "oauth"].contains(&mode),
+                ["", "none", "key", "oauth", "proxy"].contains(&mode),
                 "auth.mode",
-                "must be none, key or oauth",
+                "must be none, key, oauth or proxy",
             ),
             (
                 mode != "key" || self.has_master_keys(),
@@ -168,7 +168,7 @@ impl Config {
             (
                 !self.log.audit || self.proves_callers(),
                 "log.audit",
-                "needs auth.mode = \"key\" or \"oauth\": where nothing is proved a client id is a secret and must not be logged",
+                "needs auth.mode = \"key\", \"oauth\" or \"proxy\": where nothing is proved a client id is a secret and must not be logged",
             ),
         ]
     }
@@ -202,9 +202,36 @@ impl Config {
         ]
     }
 
+    /// What must hold of who is believed to name callers. Networks and names are read where they are used.
+    fn rules_of_proxy(&self) -> [Rule; 3] {
+        let (p, mode) = (&self.proxy, self.auth.mode == "proxy");
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let taken =
+            ["authorization", "forwarded", "x-forwarded-for", "host", "cookie", "mcp-session-id"];
+        let header = p.header.to_ascii_lowercase();
+        [
+            (
+                !mode || !p.trusted.is_empty(),
+                "proxy.trusted",
+                "must name the proxies when auth.mode is proxy: from nobody else is the name of a client believed",
+            ),
+            (
+                mode || (p.trusted.is_empty() && p.admins.is_empty() && !p.trust_anybody),
+                "auth.mode",
+                "must be proxy when proxy.trusted, proxy.admins or proxy.trust_anybody is set",
+            ),
+            (
+                !header.is_empty() && header.bytes().all(word) && !taken.contains(&&*header),
+                "proxy.header",
+                "must be the name of a header that nobody else sets: letters, digits and dashes, such as x-client-name",
+            ),
+        ]
+    }
+
     /// What must be said of certificates.
     fn rules_of_tls(&self) -> [Rule; 4] {
         let (h, r) = (&self.http, &self.redis);
+        let url = r.url.expose_secret();
         [
             (
                 h.tls_certificate_file.is_empty() == h.tls_key_file.is_empty(),
@@ -229,10 +256,10 @@ impl Config {
         ]
     }
 
-        let url = r.url.expose_secret();
     /// When a send counts as accepted.
     fn rules_of_durability(&self) -> [Rule; 4] {
         let r = &self.redis;
+        let url = r.url.expose_secret();
         [
             (
                 ["asynchronous", "replicated"].contains(&r.durability.as_str()),
@@ -258,7 +285,6 @@ impl Config {
     }
 
     /// What must hold of limits on how much and how often.
-        let url = r.url.expose_secret();
     fn rules_of_rates(&self) -> [Rule; 5] {
         let l = &self.limits;
         let (highest, most) = (60_000_000, u32::try_from(l.recipients).unwrap_or(u32::MAX));
@@ -372,6 +398,7 @@ impl Config {
             .into_iter()
             .chain(self.rules_of_callers())
             .chain(self.rules_of_oauth())
+            .chain(self.rules_of_proxy())
             .chain(self.rules_of_tls())
             .chain(self.rules_of_durability())
             .chain(self.rules_of_encryption())

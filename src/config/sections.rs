@@ -66,6 +66,17 @@ pub struct OAuth {
     pub leeway_seconds: u64,
 }
 
+/// `[proxy]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml says what each is")]
+pub struct Proxy {
+    pub trusted: Vec<String>,
+    pub header: String,
+    pub admins: Vec<String>,
+    pub trust_anybody: bool,
+}
+
 /// Whether there is a secret, and not which.
 fn hidden<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(if secret.expose_secret().is_empty() { "" } else { "***" })

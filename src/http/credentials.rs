@@ -7,7 +7,7 @@ use actix_web::{
     HttpRequest,
     http::{
         StatusCode, Uri,
-        header::{AUTHORIZATION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     web::Data,
 };
@@ -47,8 +47,9 @@ pub(super) fn check_url(uri: &Uri) -> Result<(), Refusal> {
 /// Lets a request in, before anything else of it is looked at.
 pub(super) async fn admit(request: &HttpRequest, state: &HttpState) -> Result<Admitted, Refusal> {
     let attempt = attempt(request, state).await?;
-    let values = request.headers().get_all(AUTHORIZATION).map(HeaderValue::as_bytes);
-    let admitted = state.auth.admit(values).await;
+    let values = request.headers().get_all(state.auth.header()).map(HeaderValue::as_bytes);
+    let peer = request.peer_addr().map(|peer| peer.ip());
+    let admitted = state.auth.admit(peer, values).await;
     if let Some(attempt) = attempt {
         match &admitted {
             Ok(_) => attempt.good(),
@@ -66,7 +67,7 @@ pub(super) async fn attempt<'a>(
     state: &HttpState,
 ) -> Result<Option<Attempt<'a>>, Refusal> {
     match request.app_data::<Data<Guard>>() {
-        Some(guard) if state.auth.checks() => {
+        Some(guard) if state.auth.may_be_guessed() => {
             guard.attempt(request, &state.stop).await.map_err(too_many)
         }
         Some(_) | None => Ok(None),
@@ -101,6 +102,9 @@ fn refused(denied: Denied, auth: &Authenticator) -> Refusal {
         Denied::Revoked => (StatusCode::UNAUTHORIZED, Reason::KeyRevoked, INVALID),
         Denied::Token(_) => (StatusCode::UNAUTHORIZED, Reason::TokenInvalid, INVALID),
         Denied::TokenExpired => (StatusCode::UNAUTHORIZED, Reason::TokenExpired, INVALID),
+        Denied::Unnamed => (StatusCode::UNAUTHORIZED, Reason::NameMissing, None),
+        Denied::NotTheProxy => (StatusCode::UNAUTHORIZED, Reason::NameForged, None),
+        Denied::BadName => (StatusCode::UNAUTHORIZED, Reason::NameInvalid, None),
         Denied::Unscoped => (StatusCode::FORBIDDEN, Reason::Scope, INSUFFICIENT),
         // Another token of the same person would be no better: nobody is sent to get one.
         Denied::NoClient { .. } | Denied::NoTenant => {
@@ -121,6 +125,10 @@ const INSUFFICIENT: Option<&str> = Some("insufficient_scope");
 /// `WWW-Authenticate` (RFC 6750, section 3; RFC 9728, section 5.1). Clients of mode `oauth` are told where
 /// they learn of the authorization server, and which `scopes` to ask it for.
 fn challenge(auth: &Authenticator, error: Option<&str>, scopes: Scopes) -> HeaderValue {
+    if let Authenticator::Named(_) = auth {
+        // No scheme is registered for it, and a 401 must name one: at least none that asks for a token.
+        return HeaderValue::from_static("Certificate");
+    }
     let mut said = Vec::new();
     said.extend(error.map(|error| format!("error=\"{error}\"")));
     if auth.resource().is_some() || error == INSUFFICIENT {

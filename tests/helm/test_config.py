@@ -190,6 +190,23 @@ def test_with_tokens_a_server_says_where_to_log_in_and_nothing_looks_for_keys(tm
             pod.end()
 
 
+def test_behind_a_proxy_that_names_agents_a_server_refuses_those_who_come_past_it(tmp_path):
+    named = {"auth": {"mode": "proxy"}, "config": {"proxy": {"trusted": ["10.0.0.10"]}}}
+    with Redis(tmp_path / "redis") as redis:
+        docs = chart.render({"redis": {"url": f"redis://127.0.0.1:{redis.port}"}, **named})
+        assert not [doc for doc in docs if doc["kind"] == "Pod"], "helm test is no proxy"
+        assert "MASTER_KEYS" not in str(docs)
+        pod = Pod(docs, tmp_path / "pod")
+        try:
+            pod.until_ready()
+            status, said = get(pod.port, "/api/sessions", host="localhost")
+            assert status == 401 and "proxy" in said, said
+        finally:
+            pod.end()
+    told = chart.notes({"redis": {"url": "redis://h"}, **named})
+    assert "from 10.0.0.10 can be any agent" in told and "Nobody has to prove" not in told and "helm -n default test" not in told, told
+
+
 def test_the_notes_say_how_agents_log_in_and_that_the_servers_must_reach_the_provider():
     told = chart.notes({"redis": {"url": "redis://h"}, **TOKENS})
     assert "log in at https://id.example.com" in told and "keys issue" not in told and "helm -n default test" not in told, told
