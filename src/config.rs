@@ -14,9 +14,12 @@ use std::{
 };
 
 use config::{Environment, File, FileFormat};
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
-pub use sections::{Auth, Encryption, Http, Limits, Log, Messaging, OAuth, Ops, Queue, Redis};
+pub use sections::{
+    Auth, Encryption, Http, Limits, Log, Messaging, OAuth, Ops, Proxy, Queue, Redis,
+};
 pub use traces::Traces;
 
 /// The defaults, with a comment on every key.
@@ -70,6 +73,8 @@ pub struct Config {
     pub auth: Auth,
     /// The authorization server, if that is who says it.
     pub oauth: OAuth,
+    /// The proxy, if that is who says it.
+    pub proxy: Proxy,
     /// Which store.
     pub queue: Queue,
     /// How to reach Redis.
@@ -157,6 +162,8 @@ impl Config {
             .with_list_parse_key("http.trusted_proxies")
             .with_list_parse_key("auth.revoked_keys")
             .with_list_parse_key("oauth.algorithms")
+            .with_list_parse_key("proxy.trusted")
+            .with_list_parse_key("proxy.admins")
             .source(Some(environment.clone()));
         // The long name wins over the short one: it is the more particular.
         let long = config::Config::builder().add_source(names.clone()).build()?;
@@ -182,7 +189,7 @@ impl Config {
     pub fn backend(&self) -> Backend {
         match self.queue.backend.as_str() {
             "redis" => Backend::Redis,
-            "" if !self.redis.url.is_empty() => Backend::Redis,
+            "" if !self.redis.url.expose_secret().is_empty() => Backend::Redis,
             _ => Backend::Memory,
         }
     }
@@ -190,7 +197,7 @@ impl Config {
     /// Whether Redis is spoken to by TLS.
     #[must_use]
     pub fn redis_tls(&self) -> bool {
-        rules::names_tls(&self.redis.url)
+        rules::names_tls(self.redis.url.expose_secret())
     }
 
     /// Whether there are keys for the texts in Redis.

@@ -256,7 +256,7 @@ fn join(url: &str, code: &str, client: Option<&str>, authority: Option<&Path>) -
     Ok(match runtime.block_on(outside::join(&endpoint, code, client)) {
         Ok(joined) => {
             eprintln!("{}", joined.told);
-            say(&joined.key);
+            say(joined.key.expose_secret());
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -1,5 +1,5 @@
 #!lua name=mb1
--- mb1: the mailbox, contract 1. rev: 10
+-- mb1: the mailbox, contract 1. rev: 11
 -- Every operation of the store is one of these functions, on the keys of one hash slot. They are
 -- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
 -- QueueBackend (src/queue/mod.rs).
@@ -7,7 +7,7 @@
 -- Redis does not roll back a function that fails half way. So every check runs before the first
 -- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
 -- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
-local REVISION = 10
+local REVISION = 11
 local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
 local DROP_MAX = 512       -- expired messages dropped from the head in one call
 local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
@@ -1256,15 +1256,22 @@ local function pauses_told(keys, a)
   return left
 end
 
--- team_replace: KEYS t  ARGV 1 version of the layout 2 revision that is to be replaced 3 id of the change 4 document
--- -> 1 | 0: it is of another revision
+-- team_replace: KEYS t [k]  ARGV 1 version of the layout 2 revision that is to be replaced 3 id of the change 4 document
+-- [field, value of k, ...]: keys that end with it
+-- -> 1 and one more for each field | 0: it is of another revision, or somebody else began one of these generations
 local function team_replace(keys, a)
-  local f = call('HMGET', keys[1], 'r', 'n')
-  local revision = num(f[1])
-  if f[2] == a[3] then return 1 end -- repeated
+  local t, k = keys[1], keys[2]
+  local f = call('HMGET', t, 'r', 'n')
+  local revision, done = num(f[1]), 1 + (#a - 4) / 2
+  if f[2] == a[3] then return done end -- repeated
   if revision ~= tonumber(a[2]) then return 0 end
-  call('HSET', keys[1], 'v', a[1], 'r', fmt(revision + 1), 'n', a[3], 'd', a[4])
-  return 1
+  for i = 5, #a, 2 do
+    if string.sub(a[i], 1, 2) == 'g:' and call('HMGET', k, a[i])[1] then return 0 end
+  end
+  -- Keys first: who is listed still can be removed again.
+  for i = 5, #a, 2 do call('HSET', k, a[i], a[i + 1]) end
+  call('HSET', t, 'v', a[1], 'r', fmt(revision + 1), 'n', a[3], 'd', a[4])
+  return done
 end
 
 local function revision() return REVISION end

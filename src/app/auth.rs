@@ -7,11 +7,11 @@ use tokio_util::task::TaskTracker;
 use super::{StartError, settings};
 use crate::{
     auth::{
-        Authenticator, KeyCheck, Known, MasterKeys, Provider, Resource, Revoked, SigningKeys,
-        TokenCheck, TokenRules,
+        Authenticator, ClientName, KeyCheck, Known, MasterKeys, Provider, ProxyRules, Resource,
+        Revoked, SigningKeys, TokenCheck, TokenRules,
     },
     config::{Config, ConfigError},
-    model::SystemClock,
+    model::{Network, SystemClock},
     queue::{CredentialStore, KeyId, Revocations, Team, TeamStore},
     teams::{Contacts, Teams},
     web::{Reader, SafeUrl},
@@ -23,6 +23,8 @@ pub(super) struct Auth {
     masters: Option<Arc<MasterKeys>>,
     /// `None`: not mode `oauth`.
     tokens: Option<TokenCheck>,
+    /// `None`: not mode `proxy`.
+    proxy: Option<Arc<ProxyRules>>,
     revoked: HashSet<KeyId>,
     known: Known<Revocations>,
     /// What is known of teams. `None`: nobody proves which one it is of.
@@ -37,6 +39,7 @@ impl Auth {
             _ => None,
         };
         let tokens = (config.auth.mode == "oauth").then(|| tokens(config)).transpose()?;
+        let proxy = (config.auth.mode == "proxy").then(|| proxy(config)).transpose()?;
         let revoked = config.auth.revoked_keys.iter().map(|id| {
             id.parse::<KeyId>().map_err(|problem| ConfigError::Rule {
                 key: "auth.revoked_keys",
@@ -50,7 +53,7 @@ impl Auth {
             "" | "none" => None,
             _ => Some(Known::default()),
         };
-        Ok(Self { masters, tokens, revoked, known, teams, stale })
+        Ok(Self { masters, tokens, proxy: proxy.map(Arc::new), revoked, known, teams, stale })
     }
 
     /// Keeps up to date what is looked up elsewhere, while `background` runs.
@@ -65,6 +68,9 @@ impl Auth {
         if let Some(check) = &self.tokens {
             return Authenticator::Tokens(check.clone());
         }
+        if let Some(rules) = &self.proxy {
+            return Authenticator::Named(Arc::clone(rules));
+        }
         let Some(masters) = &self.masters else { return Authenticator::open() };
         let revoked = match store {
             Some(store) => {
@@ -78,6 +84,31 @@ impl Auth {
             clock: Arc::new(SystemClock),
         })
     }
+}
+
+/// Which proxies are believed.
+fn proxy(config: &Config) -> Result<ProxyRules, ConfigError> {
+    let own = &config.proxy;
+    let trusted = settings::networks("proxy.trusted", &own.trusted)?;
+    if !own.trust_anybody && trusted.iter().any(Network::is_vast) {
+        return Err(ConfigError::Rule {
+            key: "proxy.trusted",
+            problem: "has a network of which nobody knows who is in it (more than a /8, of IPv6 more than a /16), and \
+                      whoever is can be anybody: name the proxies, or say proxy.trust_anybody = true"
+                .to_owned(),
+        });
+    }
+    let admins = own.admins.iter().map(|name| {
+        name.parse::<ClientName>().map_err(|problem| ConfigError::Rule {
+            key: "proxy.admins",
+            problem: format!("{name:?} {problem}"),
+        })
+    });
+    Ok(ProxyRules {
+        trusted,
+        header: own.header.clone(),
+        admins: admins.collect::<Result<_, _>>()?,
+    })
 }
 
 /// What tokens are asked for, and where their keys are.

@@ -7,9 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 use super::StartError;
 use crate::{
     config::{Config, ConfigError},
-    http::{ForwardedHeader, HttpConfig, Network},
+    http::{ForwardedHeader, HttpConfig},
     messaging::{Rules, SendLimits},
-    model::{KeyRing, Rate},
+    model::{KeyRing, Network, Rate},
     queue::{
         self,
         redis::{Confirm, RedisSettings, Seal, Sealing},
@@ -163,13 +163,11 @@ pub(super) fn send_limits(config: &Config) -> SendLimits {
     }
 }
 
-/// The proxies that are believed.
-fn trusted_proxies(config: &Config) -> Result<Vec<Network>, ConfigError> {
-    let networks = config.http.trusted_proxies.iter().map(|text| {
-        text.parse::<Network>().map_err(|problem| ConfigError::Rule {
-            key: "http.trusted_proxies",
-            problem: format!("{text:?} {problem}"),
-        })
+/// Networks, as the setting `key` lists them.
+pub(super) fn networks(key: &'static str, listed: &[String]) -> Result<Vec<Network>, ConfigError> {
+    let networks = listed.iter().map(|text| {
+        let problem = |problem| ConfigError::Rule { key, problem: format!("{text:?} {problem}") };
+        text.parse::<Network>().map_err(problem)
     });
     networks.collect()
 }
@@ -191,7 +189,7 @@ pub(super) fn http(config: &Config) -> Result<HttpConfig, StartError> {
         tls: tls.map(Arc::new),
         ..HttpConfig::default()
     };
-    own.trusted_proxies = trusted_proxies(config)?;
+    own.trusted_proxies = networks("http.trusted_proxies", &config.http.trusted_proxies)?;
     own.forwarded_header = match config.http.forwarded_header.as_str() {
         "forwarded" => ForwardedHeader::Forwarded,
         _ => ForwardedHeader::XForwardedFor,

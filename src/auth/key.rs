@@ -128,7 +128,7 @@ impl fmt::Debug for ApiKey {
 
 /// Whether the query of a URL has a key, or the parameter in which RFC 6750 once allowed one.
 #[must_use]
-pub fn is_key_in_query(query: &str) -> bool {
+pub fn is_in_query(query: &str) -> bool {
     query.split('&').any(|parameter| {
         let (name, value) = parameter.split_once('=').unwrap_or(("", parameter));
         value.starts_with(PREFIX) || name.eq_ignore_ascii_case("access_token")

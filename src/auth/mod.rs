@@ -3,7 +3,8 @@
 //! [`Authenticator`] is the one place that decides it. Mode `none` proves nothing and lets everybody in;
 //! mode `key` reads keys that carry what they prove under a MAC ([`ApiKey`]), so that nothing has to be
 //! looked up but what was revoked ([`Revoked`]); mode `oauth` reads tokens that an authorization server
-//! signed ([`TokenCheck`]). A further mode is a further variant.
+//! signed ([`TokenCheck`]); mode `proxy` takes the word of a proxy that asks for certificates
+//! ([`ProxyRules`]). A further mode is a further variant.
 //!
 //! Not here: what a principal may do. The protocol refuses what its scopes do not allow, and the mailbox
 //! opens no inbox that is not its own.
@@ -11,16 +12,18 @@
 mod key;
 mod known;
 mod oauth;
+mod proxy;
 mod revoked;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-pub use key::{ApiKey, BadKey, is_key_in_query};
+pub use key::{ApiKey, BadKey, is_in_query};
 pub use known::Known;
 pub use oauth::{
     Algorithm, BadToken, InvalidKeySet, KeySet, KeySource, Names, Provider, Resource, SigningKeys,
     TokenCheck, TokenRules, UnknownAlgorithm,
 };
+pub use proxy::{ClientName, InvalidName, ProxyRules};
 pub use revoked::Revoked;
 
 /// All master keys that are in force.
@@ -39,6 +42,8 @@ pub enum Authenticator {
     Keys(KeyCheck),
     /// Mode `oauth`.
     Tokens(TokenCheck),
+    /// Mode `proxy`.
+    Named(Arc<ProxyRules>),
 }
 
 /// What mode `key` needs to know.
@@ -65,6 +70,8 @@ pub struct Admitted {
 enum By {
     /// Nothing.
     Nothing,
+    /// The word of a proxy, which it does not take back.
+    Name,
     Key(Arc<ApiKey>),
     Token(Arc<oauth::Ends>),
 }
@@ -130,6 +137,23 @@ pub enum Denied {
          seconds"
     )]
     NoSigningKeys,
+    /// Nobody was named.
+    #[error(
+        "this server serves those whom its proxy names: come through the proxy, with your certificate"
+    )]
+    Unnamed,
+    /// Somebody was named by who is no proxy of this server.
+    #[error(
+        "a client was named by an address that is no proxy of this server (proxy.trusted), so it is not believed: \
+         come through the proxy, with your certificate"
+    )]
+    NotTheProxy,
+    /// The proxy named several, or what is no name.
+    #[error(
+        "the proxy of this server named no client: it is to send one header with one name, such as alice, acme/alice \
+         or acme/alice.*; tell whoever runs it"
+    )]
+    BadName,
 }
 
 impl Denied {
@@ -146,7 +170,10 @@ impl Denied {
             | Self::Unscoped
             | Self::NoClient { .. }
             | Self::NoTenant
-            | Self::NoSigningKeys => false,
+            | Self::NoSigningKeys
+            | Self::Unnamed
+            | Self::NotTheProxy
+            | Self::BadName => false,
         }
     }
 
@@ -160,8 +187,8 @@ impl Denied {
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            Self::Missing | Self::NoToken => "missing",
-            Self::Invalid(BadKey::Malformed) => "malformed",
+            Self::Missing | Self::NoToken | Self::Unnamed => "missing",
+            Self::Invalid(BadKey::Malformed) | Self::BadName => "malformed",
             Self::Invalid(BadKey::UnknownMaster) => "unknown_master_key",
             Self::Invalid(BadKey::WrongMac) => "wrong_mac",
             Self::Expired | Self::TokenExpired => "expired",
@@ -171,6 +198,7 @@ impl Denied {
             Self::Unscoped => "no_scope",
             Self::NoClient { .. } => "no_client",
             Self::NoTenant => "no_tenant",
+            Self::NotTheProxy => "not_the_proxy",
         }
     }
 }
@@ -182,16 +210,26 @@ impl Authenticator {
         Self::Open(Principal::anyone())
     }
 
-    /// Whether it asks for credentials at all.
+    /// Whether it asks for credentials that somebody could guess.
     #[must_use]
-    pub fn checks(&self) -> bool {
+    pub fn may_be_guessed(&self) -> bool {
         match self {
-            Self::Open(_) => false,
+            Self::Open(_) | Self::Named(_) => false,
             Self::Keys(_) | Self::Tokens(_) => true,
         }
     }
 
-    /// Lets a request in by the values of its `Authorization` headers, of which there may be one.
+    /// The header by which requests are let in.
+    #[must_use]
+    pub fn header(&self) -> &str {
+        match self {
+            Self::Open(_) | Self::Keys(_) | Self::Tokens(_) => "authorization",
+            Self::Named(rules) => &rules.header,
+        }
+    }
+
+    /// Lets a request in by the values of its [`header`](Self::header), of which there may be one, and by the other end
+    /// of its connection.
     ///
     /// # Errors
     /// [`Denied`].
@@ -200,16 +238,19 @@ impl Authenticator {
     /// Dropping the future lets nobody in, and changes nothing.
     pub async fn admit<'a>(
         &self,
-        mut authorization: impl Iterator<Item = &'a [u8]>,
+        peer: Option<IpAddr>,
+        mut values: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Admitted, Denied> {
-        let mut credential = |missing, malformed| match (authorization.next(), authorization.next())
-        {
+        let mut credential = |missing, malformed| match (values.next(), values.next()) {
             (None, _) => Err(missing),
             (Some(value), None) => bearer(value).ok_or(malformed),
             (Some(_), Some(_)) => Err(malformed),
         };
         match self {
             Self::Open(principal) => Ok(Admitted { principal: principal.clone(), by: By::Nothing }),
+            Self::Named(rules) => {
+                Ok(Admitted { principal: rules.admit(peer, values)?, by: By::Name })
+            }
             Self::Keys(check) => {
                 let malformed = Denied::Invalid(BadKey::Malformed);
                 check.admit(credential(Denied::Missing, malformed)?).await
@@ -231,7 +272,7 @@ impl Authenticator {
         match (self, &admitted.by) {
             (Self::Keys(check), By::Key(key)) => check.still_good(key).await,
             (Self::Tokens(check), By::Token(ends)) => check.still_good(ends),
-            (Self::Open(_) | Self::Keys(_) | Self::Tokens(_), _) => Ok(()),
+            (Self::Open(_) | Self::Keys(_) | Self::Tokens(_) | Self::Named(_), _) => Ok(()),
         }
     }
 
@@ -240,7 +281,7 @@ impl Authenticator {
     pub fn resource(&self) -> Option<&Resource> {
         match self {
             Self::Tokens(check) => Some(&check.resource),
-            Self::Open(_) | Self::Keys(_) => None,
+            Self::Open(_) | Self::Keys(_) | Self::Named(_) => None,
         }
     }
 }
@@ -250,7 +291,7 @@ impl Admitted {
     #[must_use]
     pub fn may_end(&self) -> bool {
         match self.by {
-            By::Nothing => false,
+            By::Nothing | By::Name => false,
             By::Key(_) | By::Token(_) => true,
         }
     }
@@ -305,7 +346,7 @@ mod tests {
     }
 
     async fn admit(auth: &Authenticator, values: &[&str]) -> Result<Principal, &'static str> {
-        let admitted = auth.admit(values.iter().map(|value| value.as_bytes())).await;
+        let admitted = auth.admit(None, values.iter().map(|value| value.as_bytes())).await;
         admitted.map(|admitted| admitted.principal).map_err(Denied::label)
     }
 

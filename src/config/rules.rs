@@ -66,6 +66,7 @@ impl Config {
     /// What each value must be by itself.
     fn rules_of_values(&self) -> [Rule; 16] {
         let (l, h, r) = (&self.limits, &self.http, &self.redis);
+        let url = r.url.expose_secret();
         let one_of = |value: &str, words: &[&str]| words.contains(&value);
         let seconds = |value: f64| value.is_finite() && value > 0.0 && value <= 3600.0;
         [
@@ -75,17 +76,17 @@ impl Config {
                 "must be memory or redis",
             ),
             (
-                self.queue.backend != "redis" || !r.url.is_empty(),
+                self.queue.backend != "redis" || !url.is_empty(),
                 "redis.url",
                 "(REDIS_URL) must be set when queue.backend is redis",
             ),
             (
-                r.url.is_empty() || names_redis(&r.url),
+                url.is_empty() || names_redis(url),
                 "redis.url",
                 "(REDIS_URL) must begin with redis://, rediss://, redis-cluster:// or redis-sentinel://",
             ),
             (
-                self.queue.backend != "memory" || r.url.is_empty(),
+                self.queue.backend != "memory" || url.is_empty(),
                 "queue.backend",
                 "is memory, but redis.url (REDIS_URL) is set: leave one of them out",
             ),
@@ -131,7 +132,7 @@ impl Config {
     /// Whether callers prove who they are.
     #[must_use]
     pub fn proves_callers(&self) -> bool {
-        ["key", "oauth"].contains(&self.auth.mode.as_str())
+        ["key", "oauth", "proxy"].contains(&self.auth.mode.as_str())
     }
 
     /// What must hold of who may call.
@@ -139,9 +140,9 @@ impl Config {
         let mode = self.auth.mode.as_str();
         [
             (
-                ["", "none", "key", "oauth"].contains(&mode),
+                ["", "none", "key", "oauth", "proxy"].contains(&mode),
                 "auth.mode",
-                "must be none, key or oauth",
+                "must be none, key, oauth or proxy",
             ),
             (
                 mode != "key" || self.has_master_keys(),
@@ -167,7 +168,7 @@ impl Config {
             (
                 !self.log.audit || self.proves_callers(),
                 "log.audit",
-                "needs auth.mode = \"key\" or \"oauth\": where nothing is proved a client id is a secret and must not be logged",
+                "needs auth.mode = \"key\", \"oauth\" or \"proxy\": where nothing is proved a client id is a secret and must not be logged",
             ),
         ]
     }
@@ -201,9 +202,36 @@ impl Config {
         ]
     }
 
+    /// What must hold of who is believed to name callers. Networks and names are read where they are used.
+    fn rules_of_proxy(&self) -> [Rule; 3] {
+        let (p, mode) = (&self.proxy, self.auth.mode == "proxy");
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let taken =
+            ["authorization", "forwarded", "x-forwarded-for", "host", "cookie", "mcp-session-id"];
+        let header = p.header.to_ascii_lowercase();
+        [
+            (
+                !mode || !p.trusted.is_empty(),
+                "proxy.trusted",
+                "must name the proxies when auth.mode is proxy: from nobody else is the name of a client believed",
+            ),
+            (
+                mode || (p.trusted.is_empty() && p.admins.is_empty() && !p.trust_anybody),
+                "auth.mode",
+                "must be proxy when proxy.trusted, proxy.admins or proxy.trust_anybody is set",
+            ),
+            (
+                !header.is_empty() && header.bytes().all(word) && !taken.contains(&&*header),
+                "proxy.header",
+                "must be the name of a header that nobody else sets: letters, digits and dashes, such as x-client-name",
+            ),
+        ]
+    }
+
     /// What must be said of certificates.
     fn rules_of_tls(&self) -> [Rule; 4] {
         let (h, r) = (&self.http, &self.redis);
+        let url = r.url.expose_secret();
         [
             (
                 h.tls_certificate_file.is_empty() == h.tls_key_file.is_empty(),
@@ -221,8 +249,7 @@ impl Config {
                 "and redis.tls_key_file must be set together",
             ),
             (
-                (r.tls_ca_file.is_empty() && r.tls_certificate_file.is_empty())
-                    || names_tls(&r.url),
+                (r.tls_ca_file.is_empty() && r.tls_certificate_file.is_empty()) || names_tls(url),
                 "redis.tls_ca_file",
                 "and redis.tls_certificate_file need a redis.url (REDIS_URL) that begins with rediss://, rediss-cluster:// or rediss-sentinel://",
             ),
@@ -232,6 +259,7 @@ impl Config {
     /// When a send counts as accepted.
     fn rules_of_durability(&self) -> [Rule; 4] {
         let r = &self.redis;
+        let url = r.url.expose_secret();
         [
             (
                 ["asynchronous", "replicated"].contains(&r.durability.as_str()),
@@ -239,7 +267,7 @@ impl Config {
                 "must be asynchronous or replicated",
             ),
             (
-                r.durability != "replicated" || !r.url.is_empty(),
+                r.durability != "replicated" || !url.is_empty(),
                 "redis.durability",
                 "is replicated, but redis.url (REDIS_URL) is not set: memory has no replicas",
             ),
@@ -370,6 +398,7 @@ impl Config {
             .into_iter()
             .chain(self.rules_of_callers())
             .chain(self.rules_of_oauth())
+            .chain(self.rules_of_proxy())
             .chain(self.rules_of_tls())
             .chain(self.rules_of_durability())
             .chain(self.rules_of_encryption())

@@ -66,6 +66,17 @@ pub struct OAuth {
     pub leeway_seconds: u64,
 }
 
+/// `[proxy]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml says what each is")]
+pub struct Proxy {
+    pub trusted: Vec<String>,
+    pub header: String,
+    pub admins: Vec<String>,
+    pub trust_anybody: bool,
+}
+
 /// Whether there is a secret, and not which.
 fn hidden<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(if secret.expose_secret().is_empty() { "" } else { "***" })
@@ -80,12 +91,12 @@ pub struct Queue {
 }
 
 /// `[redis]`
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "default.toml says what each is")]
 pub struct Redis {
     #[serde(serialize_with = "without_secrets")]
-    pub url: String,
+    pub url: SecretString,
     pub tls_ca_file: String,
     pub tls_certificate_file: String,
     pub tls_key_file: String,
@@ -97,23 +108,37 @@ pub struct Redis {
     pub confirm_timeout_seconds: f64,
 }
 
-/// The URL as far as it may be shown: what stands before the host is left out.
-fn without_secrets<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    let shown = match url.split_once("://") {
-        Some((scheme, rest)) => match rest.rsplit_once('@') {
-            Some((_, host)) => format!("{scheme}://***@{host}"),
-            None => url.to_owned(),
-        },
-        None => String::new(),
-    };
-    serializer.serialize_str(&shown)
+/// The URL as far as it may be shown.
+fn without_secrets<S: Serializer>(url: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&harmless(url.expose_secret()))
 }
 
-impl std::fmt::Debug for Redis {
-    /// Without the URL: it may hold a password.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Redis").finish_non_exhaustive()
-    }
+/// Where Redis is, by its URL: without the user and the password before the host, and without the values of
+/// parameters (`sentinelPassword` is one), but those that are known to be harmless.
+fn harmless(url: &str) -> String {
+    const HARMLESS: [&str; 2] = ["node", "sentinelServiceName"];
+    let Some((scheme, rest)) = url.split_once("://") else { return String::new() };
+    let (place, parameters) = match rest.split_once('?') {
+        // Of a password or of a parameter? Nobody knows where it would end.
+        Some((_, parameters)) if parameters.contains(['@', '#']) => {
+            return format!("{scheme}://***");
+        }
+        Some((place, parameters)) => (place, Some(parameters)),
+        None => (rest, None),
+    };
+    let place = match place.rsplit_once('@') {
+        Some((_, host)) => format!("***@{host}"),
+        None => place.to_owned(),
+    };
+    let parameters = parameters.map(|parameters| {
+        let all = parameters.split('&').map(|parameter| match parameter.split_once('=') {
+            Some((name, _)) if HARMLESS.contains(&name) => parameter.to_owned(),
+            Some((name, _)) => format!("{name}=***"),
+            None => "***".to_owned(),
+        });
+        format!("?{}", all.collect::<Vec<_>>().join("&"))
+    });
+    format!("{scheme}://{place}{}", parameters.unwrap_or_default())
 }
 
 /// `[encryption]`
@@ -179,4 +204,33 @@ pub struct Log {
     pub level: String,
     pub format: String,
     pub audit: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn of_a_url_is_shown_where_redis_is_and_nothing_that_opens_it() {
+        for (url, shown) in [
+            ("redis://r:1/2", "redis://r:1/2"),
+            ("redis://:hunter2@r:1", "redis://***@r:1"),
+            ("redis://user:hun@ter2@r:1/2", "redis://***@r:1/2"),
+            ("redis://:hun?ter2@r:1", "redis://***"),
+            ("redis://:hun#ter2@r:1", "redis://***@r:1"),
+            (
+                "redis-cluster://u:hunter2@r:1?node=s:2&node=t:3",
+                "redis-cluster://***@r:1?node=s:2&node=t:3",
+            ),
+            (
+                "redis-sentinel://r:1?sentinelServiceName=m&sentinelPassword=hunter2&hunter2",
+                "redis-sentinel://r:1?sentinelServiceName=m&sentinelPassword=***&***",
+            ),
+            ("redis-sentinel://r:1?sentinelPassword=a@hunter2", "redis-sentinel://***"),
+            ("redis-sentinel://r:1?node=s:1#hunter2", "redis-sentinel://***"),
+            ("hunter2", ""),
+        ] {
+            assert_eq!(harmless(url), shown);
+        }
+    }
 }

@@ -7,11 +7,10 @@ use actix_web::{
     HttpRequest,
     http::{
         StatusCode, Uri,
-        header::{AUTHORIZATION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     web::Data,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     guard::{Attempt, Guard, TooMany},
@@ -27,15 +26,15 @@ use crate::{
 /// How often a call that waits is asked whether its caller is welcome still.
 const ASK_EVERY: Duration = Duration::from_secs(4);
 
-/// Refuses a key in the URL, also beside one in the header: logs and histories have it by now.
+/// Refuses a credential in the URL, also beside one in the header: logs and histories have it by now.
 pub(super) fn check_url(uri: &Uri) -> Result<(), Refusal> {
-    if !uri.query().is_some_and(auth::is_key_in_query) {
+    if !uri.query().is_some_and(auth::is_in_query) {
         return Ok(());
     }
     Err(Refusal {
         status: StatusCode::BAD_REQUEST,
-        text: "a key stands in the URL, which proxies and logs keep: send it in the header Authorization: Bearer \
-               mbk_..., and have this one taken back"
+        text: "a credential stands in the URL, which proxies and logs keep: send it in the header Authorization: Bearer ..., \
+               and use this one no more"
             .to_owned(),
         reason: Some(Reason::KeyInUrl),
         header: Some((
@@ -48,8 +47,9 @@ pub(super) fn check_url(uri: &Uri) -> Result<(), Refusal> {
 /// Lets a request in, before anything else of it is looked at.
 pub(super) async fn admit(request: &HttpRequest, state: &HttpState) -> Result<Admitted, Refusal> {
     let attempt = attempt(request, state).await?;
-    let values = request.headers().get_all(AUTHORIZATION).map(HeaderValue::as_bytes);
-    let admitted = state.auth.admit(values).await;
+    let values = request.headers().get_all(state.auth.header()).map(HeaderValue::as_bytes);
+    let peer = request.peer_addr().map(|peer| peer.ip());
+    let admitted = state.auth.admit(peer, values).await;
     if let Some(attempt) = attempt {
         match &admitted {
             Ok(_) => attempt.good(),
@@ -67,7 +67,7 @@ pub(super) async fn attempt<'a>(
     state: &HttpState,
 ) -> Result<Option<Attempt<'a>>, Refusal> {
     match request.app_data::<Data<Guard>>() {
-        Some(guard) if state.auth.checks() => {
+        Some(guard) if state.auth.may_be_guessed() => {
             guard.attempt(request, &state.stop).await.map_err(too_many)
         }
         Some(_) | None => Ok(None),
@@ -81,7 +81,7 @@ fn too_many(TooMany { retry_after }: TooMany) -> Refusal {
     Refusal {
         status: StatusCode::TOO_MANY_REQUESTS,
         text: format!(
-            "too many keys that are not good came from your address, so this one was not looked at; try again in {seconds} s"
+            "too many bad credentials came from your address, so this one was not looked at; try again in {seconds} s"
         ),
         reason: Some(Reason::TooManyFailures),
         header: Some((RETRY_AFTER, HeaderValue::from(seconds))),
@@ -102,6 +102,9 @@ fn refused(denied: Denied, auth: &Authenticator) -> Refusal {
         Denied::Revoked => (StatusCode::UNAUTHORIZED, Reason::KeyRevoked, INVALID),
         Denied::Token(_) => (StatusCode::UNAUTHORIZED, Reason::TokenInvalid, INVALID),
         Denied::TokenExpired => (StatusCode::UNAUTHORIZED, Reason::TokenExpired, INVALID),
+        Denied::Unnamed => (StatusCode::UNAUTHORIZED, Reason::NameMissing, None),
+        Denied::NotTheProxy => (StatusCode::UNAUTHORIZED, Reason::NameForged, None),
+        Denied::BadName => (StatusCode::UNAUTHORIZED, Reason::NameInvalid, None),
         Denied::Unscoped => (StatusCode::FORBIDDEN, Reason::Scope, INSUFFICIENT),
         // Another token of the same person would be no better: nobody is sent to get one.
         Denied::NoClient { .. } | Denied::NoTenant => {
@@ -122,6 +125,10 @@ const INSUFFICIENT: Option<&str> = Some("insufficient_scope");
 /// `WWW-Authenticate` (RFC 6750, section 3; RFC 9728, section 5.1). Clients of mode `oauth` are told where
 /// they learn of the authorization server, and which `scopes` to ask it for.
 fn challenge(auth: &Authenticator, error: Option<&str>, scopes: Scopes) -> HeaderValue {
+    if let Authenticator::Named(_) = auth {
+        // No scheme is registered for it, and a 401 must name one: at least none that asks for a token.
+        return HeaderValue::from_static("Certificate");
+    }
     let mut said = Vec::new();
     said.extend(error.map(|error| format!("error=\"{error}\"")));
     if auth.resource().is_some() || error == INSUFFICIENT {
@@ -163,7 +170,8 @@ pub(super) fn check_scope(
     match admitted.principal.lacks(&[scope]) {
         None => Ok(()),
         Some(lacking) => {
-            let text = format!("your key lacks the scope {lacking}: ask for one that has it");
+            let text =
+                format!("your credential lacks the scope {lacking}: ask for one that has it");
             let header = insufficient(auth, &admitted.principal, lacking);
             Err(Refusal {
                 status: StatusCode::FORBIDDEN,
@@ -179,16 +187,16 @@ pub(super) fn check_scope(
 pub(super) struct Vigil(tokio::task::AbortHandle);
 
 impl Vigil {
-    /// Cancels `call` once `admitted` is no longer welcome. `None`: that cannot happen.
-    pub(super) fn keep(
+    /// Does what `ends` gives, once `admitted` is no longer welcome. `None`: that cannot happen.
+    pub(super) fn keep<End: FnOnce() + 'static>(
         auth: &Authenticator,
         admitted: &Admitted,
-        call: impl FnOnce() -> CancellationToken,
+        ends: impl FnOnce() -> End,
     ) -> Option<Self> {
         if !admitted.may_end() {
             return None;
         }
-        let (auth, admitted, call) = (auth.clone(), admitted.clone(), call());
+        let (auth, admitted, end) = (auth.clone(), admitted.clone(), ends());
         let watch = actix_web::rt::spawn(async move {
             loop {
                 tokio::time::sleep(ASK_EVERY).await;
@@ -196,7 +204,7 @@ impl Vigil {
                     // While that cannot be found out, the store has nothing to hand out either.
                     Ok(()) => {}
                     Err(denied) if denied.may_pass() => {}
-                    Err(_ended) => return call.cancel(),
+                    Err(_ended) => return end(),
                 }
             }
         });

@@ -28,10 +28,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    address::{self, ForwardedHeader, Network},
+    address::{self, ForwardedHeader},
     state::HttpConfig,
 };
-use crate::model::Rate;
+use crate::model::{Network, Rate};
 
 /// Who finds no permit waits so long for its second try.
 const HELD_BACK: Duration = Duration::from_secs(1);

@@ -48,7 +48,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 pub use self::{
-    address::{ForwardedHeader, Network},
+    address::ForwardedHeader,
     state::{HttpConfig, HttpState},
     stop::Stopper,
 };

@@ -5,9 +5,13 @@ use std::{sync::Arc, time::Duration};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
-use super::address::{ForwardedHeader, Network};
+use super::address::ForwardedHeader;
 use crate::{
-    auth::Authenticator, mcp::McpServer, messaging::MessagingService, model::Rate, teams::Teams,
+    auth::Authenticator,
+    mcp::McpServer,
+    messaging::MessagingService,
+    model::{Network, Rate},
+    teams::Teams,
     telemetry::Metrics,
 };
 

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
@@ -110,11 +109,15 @@ impl PreparedCall {
         self.waits
     }
 
-    /// What ends it before its time, as the end of the replica would: for whoever learns that its caller
-    /// is no longer welcome.
-    pub fn ends_early(&mut self) -> CancellationToken {
+    /// What ends it before its time: for whoever learns that its caller is no longer welcome.
+    pub fn ends_early(&mut self) -> impl FnOnce() + use<> {
         self.context.stop = self.context.stop.child_token();
-        self.context.stop.clone()
+        let CallContext { stop, unwelcome, .. } = &self.context;
+        let (stop, unwelcome) = (stop.clone(), unwelcome.clone());
+        move || {
+            unwelcome.cancel();
+            stop.cancel();
+        }
     }
 
     /// Where its progress is to be reported, if the client asked for that.

@@ -71,7 +71,7 @@ pub enum McpError {
     #[error("the client must declare the capability {0:?}")]
     MissingCapability(&'static str),
     /// The caller's credential does not allow it.
-    #[error("your key lacks the scope {0}: ask for one that has it")]
+    #[error("your credential lacks the scope {0}: ask for one that has it")]
     InsufficientScope(Scopes),
     /// The client did not declare an extension that the request needs.
     #[error("the client must declare the extension {0:?}")]

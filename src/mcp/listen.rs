@@ -45,9 +45,10 @@ pub struct PreparedListen {
 impl PreparedListen {
     /// What ends it before its time, as the end of the replica would: for whoever learns that its caller
     /// is no longer welcome. What it watches, others may watch with it: that goes on.
-    pub fn ends_early(&mut self) -> CancellationToken {
+    pub fn ends_early(&mut self) -> impl FnOnce() + use<> {
         self.until = self.until.child_token();
-        self.until.clone()
+        let until = self.until.clone();
+        move || until.cancel()
     }
 
     /// Begins to watch. From here on nothing is missed.

@@ -65,6 +65,8 @@ pub enum Reply {
     Cancelled,
     /// The replica goes away: no answer yet, it will be in the inbox.
     AskAgain,
+    /// The caller's credential does not hold any more: an answer will be in the inbox.
+    Unwelcome,
     /// The client asks for it later ([`MessagingService::task`]), from any replica.
     Task(Box<TaskRecord>),
 }
@@ -183,8 +185,9 @@ impl MessagingService {
         }
         while open.armed {
             let over = ended.is_some() || Instant::now() >= deadline;
-            if (look || over) && self.take_reply(&mut open, &mut asked, context, &mut ended).await?
-            {
+            // Who is not welcome any more is handed nothing: a reply goes to the inbox.
+            let looks = (look || over) && ended != Some(Ended::Unwelcome);
+            if looks && self.take_reply(&mut open, &mut asked, context, &mut ended).await? {
                 break;
             }
             if over {
@@ -197,6 +200,7 @@ impl MessagingService {
             asked.reply = match ended {
                 Ended::Cancelled => Reply::Cancelled,
                 Ended::AskAgain => Reply::AskAgain,
+                Ended::Unwelcome => Reply::Unwelcome,
             };
         }
         if open.armed && !keyed {
@@ -204,8 +208,9 @@ impl MessagingService {
             self.queue.wait_close(&inbox, open.wait).await?;
             open.armed = false;
         }
-        // A handle has no room for notices: they stay due.
-        if asked.sent.notices_due && !matches!(asked.reply, Reply::Task(_)) {
+        // A handle has no room for notices, and who is not welcome hears none: they stay due.
+        let tells = !matches!(asked.reply, Reply::Task(_) | Reply::Unwelcome);
+        if asked.sent.notices_due && tells {
             let (notices, told) = self.notices(&inbox).await;
             asked.notices = notices;
             asked.delivery = match asked.delivery.take() {

@@ -171,7 +171,7 @@ pub enum MessagingError {
     ForeignReceipt,
     /// The caller's credential does not prove that it is this client. The text names its own ids, for the
     /// caller: never log it.
-    #[error("your key is not that of this client_id; {}", own_ids(.own))]
+    #[error("your credential is not that of this client_id; {}", own_ids(.own))]
     ForeignClient {
         /// What it proves.
         own: Grant,

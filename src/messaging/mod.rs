@@ -71,6 +71,8 @@ pub struct CallContext {
     pub call: Option<CallKey>,
     /// The replica is going away: waits end with "ask again".
     pub stop: CancellationToken,
+    /// The caller's credential does not hold any more: waits end, and hand out nothing. Cancelled before `stop`.
+    pub unwelcome: CancellationToken,
     /// The caller's trace.
     pub trace: Option<TraceParent>,
     /// The client, for what converses with it. The mailbox does not.

@@ -86,6 +86,8 @@ pub enum ReceivedWhy {
     Cancelled,
     /// The replica goes away: ask again.
     AskAgain,
+    /// The caller's credential does not hold any more: ask again with another one.
+    Unwelcome,
 }
 
 /// Gives a lease back if the call ends while its fetch may be under way: the command goes after the
@@ -257,6 +259,7 @@ impl MessagingService {
                     received.why = match ended {
                         Ended::Cancelled => ReceivedWhy::Cancelled,
                         Ended::AskAgain => ReceivedWhy::AskAgain,
+                        Ended::Unwelcome => ReceivedWhy::Unwelcome,
                     };
                     return Ok(received);
                 }

@@ -14,6 +14,8 @@ pub(super) enum Ended {
     Cancelled,
     /// The replica goes away.
     AskAgain,
+    /// The caller's credential does not hold any more.
+    Unwelcome,
 }
 
 impl MessagingService {
@@ -33,6 +35,7 @@ impl MessagingService {
         };
         tokio::select! {
             biased;
+            () = context.unwelcome.cancelled() => return Ok(Some(Ended::Unwelcome)),
             () = context.stop.cancelled() => return Ok(Some(Ended::AskAgain)),
             () = cancel => {}
             () = wakeups.next() => return Ok(None),

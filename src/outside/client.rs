@@ -24,9 +24,14 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// An address that is none of a mailbox.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidEndpoint {
-    /// Not a URL of HTTP.
-    #[error("{0:?} is not a URL such as http://localhost:8123/mcp")]
-    Url(String),
+    /// Not a URL of HTTP. It is not shown: whoever writes a password into one mistypes too.
+    #[error("the URL is not one such as http://localhost:8123/mcp")]
+    Url,
+    /// One that names a user.
+    #[error(
+        "the URL has a user or a password in it: a credential is given by --key or MCP_MESSAGING_KEY"
+    )]
+    User,
     /// What no HTTP header can hold.
     #[error("the key has characters that no HTTP header can hold")]
     Key,
@@ -67,7 +72,7 @@ impl Endpoint {
         key: Option<&str>,
         authority: Option<&Path>,
     ) -> Result<Self, InvalidEndpoint> {
-        let wrong = || InvalidEndpoint::Url(url.to_owned());
+        let wrong = || InvalidEndpoint::Url;
         let mut parts = url.parse::<Uri>().map_err(|_| wrong())?.into_parts();
         let tls = match parts.scheme.as_ref() {
             Some(scheme) if *scheme == Scheme::HTTP => None,
@@ -80,6 +85,9 @@ impl Endpoint {
             parts.path_and_query = Some(PathAndQuery::from_static("/mcp"));
         }
         let url = Uri::from_parts(parts).map_err(|_| wrong())?;
+        if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(InvalidEndpoint::User);
+        }
         let key = key.map(|key| {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", key.trim()))
                 .map_err(|_| InvalidEndpoint::Key)?;
@@ -207,6 +215,16 @@ mod tests {
         assert_eq!(url("http://h/team/mcp").unwrap(), "http://h/team/mcp");
         for wrong in ["localhost:8123", "redis://h", "/mcp", "", "http://"] {
             assert!(url(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_address_names_no_user_and_none_is_shown() {
+        for wrong in
+            ["http://u:hunter2@h", "http://hunter2@h/mcp", "http://u:hunter2 @h", "hunter2"]
+        {
+            let said = Endpoint::new(wrong, None, None).unwrap_err();
+            assert!(!format!("{said} {said:?}").contains("hunter2"), "{said}");
         }
     }
 

@@ -167,12 +167,12 @@ async fn introduce(endpoint: &Endpoint) -> Vec<Check> {
                 (StatusCode::UNAUTHORIZED, true) => failed(
                     "auth",
                     seen,
-                    "It does not take this key: see whether it is whole, has not expired, and was made with a master key that the servers have",
+                    "It does not take this credential: see whether it is whole and has not expired; a key must be made with a master key that the servers have, a token be one for this server",
                 ),
                 _ => failed(
                     "auth",
                     seen,
-                    "Add the name in the URL to http.allowed_hosts, or see what the key may do",
+                    "Add the name in the URL to http.allowed_hosts, or see what the credential may do",
                 ),
             });
             checks.push(skipped("protocol", "not looked at: we are not let in"));
@@ -197,7 +197,8 @@ async fn introduce(endpoint: &Endpoint) -> Vec<Check> {
     checks = vec![Check { milliseconds: Some(took), ..ok("reach", seen) }];
     checks.push(ok(
         "auth",
-        if endpoint.has_key() { "the key is taken" } else { "no key was asked for" }.to_owned(),
+        if endpoint.has_key() { "the credential is taken" } else { "no credential was asked for" }
+            .to_owned(),
     ));
     checks.push(protocol(endpoint, welcome["protocolVersion"].as_str().unwrap_or("none")).await);
     checks
@@ -259,7 +260,7 @@ async fn round_trip(endpoint: &Endpoint, name: &str) -> Check {
     let started = Instant::now();
     if let Err(failure) = send(endpoint, &from, &to, name).await {
         let fix = if endpoint.has_key() && matches!(failure, Failure::Refused(_)) {
-            "The key must be one for doctor.*, to read and to send: mcp-messaging keys issue --client 'doctor.*'"
+            "The credential must be one for doctor.*, to read and to send: mcp-messaging keys issue --client 'doctor.*' makes such a key"
         } else {
             "The store does not take messages: see readiness, and the log"
         };

@@ -1,5 +1,6 @@
 //! Joining a team by a code.
 
+use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use super::{Endpoint, client::Failure};
@@ -8,7 +9,7 @@ use super::{Endpoint, client::Failure};
 #[derive(Debug)]
 pub struct Joined {
     /// The key, for the configuration of a client. It is not shown again.
-    pub key: String,
+    pub key: SecretString,
     /// How to use it, for people.
     pub told: String,
 }
@@ -45,7 +46,7 @@ pub async fn join(
         ends = answer["expires_at"].as_str().unwrap_or("never"),
         url = endpoint.url(),
     );
-    Ok(Joined { key, told })
+    Ok(Joined { key: key.into(), told })
 }
 
 impl Endpoint {

@@ -25,7 +25,9 @@ pub use credentials::{
 };
 pub use error::{QueueError, Unreadable, Unready};
 pub use permits::{Bucket, LimitStore, Pair, Pause, Permits};
-pub use teams::{ContactPolicy, Invitation, KeptTeam, Member, Policy, Role, Team, TeamStore};
+pub use teams::{
+    ContactPolicy, Ending, Invitation, KeptTeam, Member, Policy, Role, Team, TeamStore,
+};
 pub use types::{
     Arrivals, Batch, Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor,
     FetchRequest, Fetched, IdempotencyKey, InboxStat, LeaseId, LedgerEntry, Limits, NewMessage,

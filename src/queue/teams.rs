@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{CredentialStore, QueueError};
+use super::{CredentialStore, KeyId, QueueError};
 use crate::model::{ClientId, Grant, Inbox, Peers, Scope, Scopes, Tenant};
 
 /// What a member is to its team.
@@ -182,6 +182,22 @@ pub struct KeptTeam {
     pub revision: u64,
 }
 
+/// Keys that end together with a change of their team.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// Those of a grant below a generation that nobody has begun yet.
+    Below {
+        /// Whose.
+        grant: Grant,
+        /// The next one.
+        generation: u32,
+        /// From this time on, ms since the Unix epoch; 0: at once.
+        from_ms: u64,
+    },
+    /// This one, at once.
+    Key(KeyId),
+}
+
 /// Where teams are kept, so that every replica knows them. They live for ever.
 #[async_trait]
 pub trait TeamStore: CredentialStore {
@@ -191,14 +207,16 @@ pub trait TeamStore: CredentialStore {
     /// [`QueueError::Contract`] for what a newer version wrote: it must not be misread.
     async fn team(&self, tenant: &Tenant) -> Result<KeptTeam, QueueError>;
 
-    /// Replaces a team, if it is still the one of this revision: of two changes at the same time one happens.
-    /// `false`: it is another one by now, and nothing happened. (It may also be that this very change happened, its
-    /// answer was lost, and another one followed before it was repeated.)
+    /// Replaces a team and ends keys of it in one step, if it is still the one of this revision: of two changes at the
+    /// same time one happens. `false`: it is another one by now, or somebody else began one of these generations, and
+    /// nothing happened. (It may also be that this very change happened, its answer was lost, and another one followed
+    /// before it was repeated.)
     async fn replace_team(
         &self,
         tenant: &Tenant,
         revision: u64,
         team: &Team,
+        ends: &[Ending],
     ) -> Result<bool, QueueError>;
 }
 

@@ -99,13 +99,13 @@ pub enum ResourceError {
     NoIdentity,
     /// `inbox://me`, where the credential proves several ids.
     #[error(
-        "resource not found: your key is that of several clients, so inbox://me is none of theirs; use \
+        "resource not found: your credential is that of several clients, so inbox://me is none of theirs; use \
          inbox:// with one of their ids (get_my_identity says which)"
     )]
     ManyIdentities,
     /// An inbox that is not the caller's. Whether there is one is not said.
     #[error(
-        "resource not found: your key opens the inboxes of its own clients only (get_my_identity says which)"
+        "resource not found: your credential opens the inboxes of its own clients only (get_my_identity says which)"
     )]
     Foreign,
     /// As many wait as may.

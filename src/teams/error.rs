@@ -12,10 +12,12 @@ pub enum TeamError {
     #[error("teams are kept in Redis, and this server has none: set redis.url (REDIS_URL)")]
     NoStore,
     /// Keys are made elsewhere.
-    #[error("this server has no master key to make keys with (auth.master_keys)")]
+    #[error(
+        "this server makes no keys: only auth.mode = key does, with a master key (auth.master_keys)"
+    )]
     NoMasterKey,
     /// Somebody else's id.
-    #[error("your key is not that of this client; only an admin sets it for others")]
+    #[error("your credential is not that of this client; only an admin sets it for others")]
     NotYours,
     /// More than the caller has.
     #[error("you cannot give {0}: your own credential does not have it")]

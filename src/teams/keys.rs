@@ -8,7 +8,7 @@ use super::{Actor, Keys, TeamError, Teams, audit};
 use crate::{
     auth::ApiKey,
     model::{Grant, Scopes},
-    queue::{IssuedKey, KeyId, Member, Role},
+    queue::{Ending, IssuedKey, KeyId, Member, Role, Team},
 };
 
 /// Longest life of a key that an admin makes, days. Those without an end are the operator's to make.
@@ -97,15 +97,20 @@ impl Teams {
         if grace > GRACE {
             return Err(TeamError::Value("grace_hours", "0 to 720"));
         }
-        if Role::of(spec.scopes) == Role::Member {
-            let keys = self.keys_of(&by.tenant).await?;
-            keys.keep_an_admin(|key| key.grant == spec.client)?;
-        }
-        self.note_member(by, spec, Role::of(spec.scopes)).await?;
+        let (role, since) = (Role::of(spec.scopes), self.now_ms() / 1000);
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        let ends = self.now_ms().saturating_add(grace_ms);
-        let store = self.store()?;
-        let generation = store.begin_generation(&by.tenant, &spec.client, ends).await?;
+        let from_ms = self.now_ms().saturating_add(grace_ms);
+        let begin = async |team: &mut Team, ends: &mut Vec<Ending>| {
+            let keys = self.keys_of(&by.tenant).await?;
+            if role == Role::Member {
+                keys.keep_an_admin(|key| key.grant == spec.client)?;
+            }
+            enter(team, &spec.client, Member { role, since })?;
+            let (ending, generation) = keys.ending(&spec.client, from_ms);
+            ends.push(ending);
+            Ok(generation)
+        };
+        let generation = self.change_and_end(&by.tenant, begin).await?;
         let made = self.make(by, spec, generation).await?;
         audit::done("keys_rotate", by, Some(&spec.client));
         Ok(made)
@@ -121,10 +126,15 @@ impl Teams {
         client: &Grant,
         insist: Insist,
     ) -> Result<(), TeamError> {
-        if insist == Insist::No {
-            self.keys_of(&by.tenant).await?.keep_an_admin(|key| key.grant == *client)?;
-        }
-        self.store()?.begin_generation(&by.tenant, client, 0).await?;
+        self.change_and_end(&by.tenant, async |_team, ends| {
+            let keys = self.keys_of(&by.tenant).await?;
+            if insist == Insist::No {
+                keys.keep_an_admin(|key| key.grant == *client)?;
+            }
+            ends.push(keys.ending(client, 0).0);
+            Ok(())
+        })
+        .await?;
         audit::done("keys_revoke", by, Some(client));
         Ok(())
     }
@@ -134,10 +144,14 @@ impl Teams {
     /// # Errors
     /// [`TeamError::LastAdmin`] unless `insist`ed, and others.
     pub async fn revoke_key(&self, by: &Actor, id: KeyId, insist: Insist) -> Result<(), TeamError> {
-        if insist == Insist::No {
-            self.keys_of(&by.tenant).await?.keep_an_admin(|key| key.id == id)?;
-        }
-        self.store()?.revoke_key(&by.tenant, id).await?;
+        self.change_and_end(&by.tenant, async |_team, ends| {
+            if insist == Insist::No {
+                self.keys_of(&by.tenant).await?.keep_an_admin(|key| key.id == id)?;
+            }
+            ends.push(Ending::Key(id));
+            Ok(())
+        })
+        .await?;
         audit::done("keys_revoke", by, None);
         Ok(())
     }
@@ -156,22 +170,8 @@ impl Teams {
     /// Enters the holder of a key into the list of members.
     async fn note_member(&self, by: &Actor, spec: &KeySpec, role: Role) -> Result<(), TeamError> {
         let since = self.now_ms() / 1000;
-        self.change(&by.tenant, async |team| {
-            if let Some(member) = team.members.get_mut(&spec.client) {
-                member.role = role;
-                return Ok(());
-            }
-            // A further key for some of its ids.
-            if team.members.keys().any(|grant| grant.includes(&spec.client)) {
-                return Ok(());
-            }
-            if team.members.keys().any(|grant| grant.meets(&spec.client)) {
-                return Err(TeamError::Taken);
-            }
-            team.members.insert(spec.client.clone(), Member { role, since });
-            Ok(())
-        })
-        .await
+        self.change(&by.tenant, async |team| enter(team, &spec.client, Member { role, since }))
+            .await
     }
 
     /// Makes a key and records that it was made.
@@ -199,6 +199,23 @@ impl Teams {
         let sealed = key.seal(master);
         Ok(Made { key, sealed })
     }
+}
+
+/// Enters the holder of a key, or its new role.
+fn enter(team: &mut Team, client: &Grant, new: Member) -> Result<(), TeamError> {
+    if let Some(member) = team.members.get_mut(client) {
+        member.role = new.role;
+        return Ok(());
+    }
+    // A further key for some of its ids.
+    if team.members.keys().any(|grant| grant.includes(client)) {
+        return Ok(());
+    }
+    if team.members.keys().any(|grant| grant.meets(client)) {
+        return Err(TeamError::Taken);
+    }
+    team.members.insert(client.clone(), new);
+    Ok(())
 }
 
 /// Whether something is done although nobody else could run the team then.

@@ -239,21 +239,19 @@ impl Teams {
         client: &Grant,
         insist: Insist,
     ) -> Result<(), TeamError> {
-        let (team, keys) = (self.team(&by.tenant).await?, self.keys_of(&by.tenant).await?);
         let theirs = |grant: &Grant| client.includes(grant);
-        let held: BTreeSet<_> = keys.good().map(|key| &key.grant).filter(|it| theirs(it)).collect();
-        if !team.members.contains_key(client) && !held.contains(client) {
-            return Err(TeamError::Unknown("member"));
-        }
-        if insist == Insist::No {
-            keys.keep_an_admin(|key| theirs(&key.grant))?;
-        }
-        // Keys first: whoever is listed still can be removed again.
-        let store = self.store()?;
-        for grant in held.into_iter().chain([client]).collect::<BTreeSet<_>>() {
-            store.begin_generation(&by.tenant, grant, 0).await?;
-        }
-        self.change(&by.tenant, async |team| {
+        self.change_and_end(&by.tenant, async |team, ends| {
+            let keys = self.keys_of(&by.tenant).await?;
+            let held = keys.good().map(|key| &key.grant).filter(|it| theirs(it));
+            let held: BTreeSet<_> = held.collect();
+            if !team.members.contains_key(client) && !held.contains(client) {
+                return Err(TeamError::Unknown("member"));
+            }
+            if insist == Insist::No {
+                keys.keep_an_admin(|key| theirs(&key.grant))?;
+            }
+            let all: BTreeSet<_> = held.into_iter().chain([client]).collect();
+            ends.extend(all.into_iter().map(|grant| keys.ending(grant, 0).0));
             team.members.remove(client);
             team.contacts.retain(|grant, _| !theirs(grant));
             team.invitations.retain(|open| open.by.as_ref().is_none_or(|by| !theirs(by)));

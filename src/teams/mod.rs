@@ -26,7 +26,7 @@ pub use portable::Export;
 use crate::{
     auth::MasterKeys,
     model::{Clock, Grant, Principal, Scopes, SystemClock, Tenant},
-    queue::{ContactPolicy, IssuedKey, Revocations, Role, Team, TeamStore},
+    queue::{ContactPolicy, Ending, IssuedKey, Revocations, Role, Team, TeamStore},
 };
 
 /// A change is tried so often when others change the team at the same time.
@@ -107,13 +107,22 @@ impl Keys {
         self.recorded.iter().filter(|key| self.is_good(key))
     }
 
-    /// Refuses to take the last good key of an admin.
+    /// Refuses to take the last good key of an admin. One that a rotation lets be good for a while does not stay.
     fn keep_an_admin(&self, goes: impl Fn(&IssuedKey) -> bool) -> Result<(), TeamError> {
         let admins = || self.good().filter(|key| Role::of(key.scopes) == Role::Admin);
-        if admins().any(&goes) && !admins().any(|key| !goes(key)) {
+        let stays =
+            |key: &IssuedKey| !goes(key) && self.revoked.ends(&key.grant, key.generation).is_none();
+        if admins().any(&goes) && !admins().any(stays) {
             return Err(TeamError::LastAdmin);
         }
         Ok(())
+    }
+
+    /// The end of all keys of a grant, and the generation that follows.
+    fn ending(&self, grant: &Grant, from_ms: u64) -> (Ending, u32) {
+        // After the last one there is none: then it is one that was begun, and nothing is replaced.
+        let generation = self.revoked.generation(grant).saturating_add(1);
+        (Ending::Below { grant: grant.clone(), generation, from_ms }, generation)
     }
 }
 
@@ -163,12 +172,22 @@ impl Teams {
         tenant: &Tenant,
         mut edit: impl AsyncFnMut(&mut Team) -> Result<T, TeamError>,
     ) -> Result<T, TeamError> {
+        self.change_and_end(tenant, async |team, _ends| edit(team).await).await
+    }
+
+    /// Changes a team and ends keys of it, in one step. What `edit` asks of keys after it was called is of no other
+    /// state: whoever ends keys so makes it look again.
+    async fn change_and_end<T>(
+        &self,
+        tenant: &Tenant,
+        mut edit: impl AsyncFnMut(&mut Team, &mut Vec<Ending>) -> Result<T, TeamError>,
+    ) -> Result<T, TeamError> {
         let store = self.store()?;
         for attempt in 0..ATTEMPTS {
             let kept = store.team(tenant).await?;
-            let mut team = kept.team.clone();
-            let result = edit(&mut team).await?;
-            if team == kept.team {
+            let (mut team, mut ends) = (kept.team.clone(), Vec::new());
+            let result = edit(&mut team, &mut ends).await?;
+            if team == kept.team && ends.is_empty() {
                 return Ok(result);
             }
             // Fails for maps with keys that are no strings only: there are none.
@@ -179,7 +198,7 @@ impl Teams {
                     limit: LONGEST,
                 });
             }
-            if store.replace_team(tenant, kept.revision, &team).await? {
+            if store.replace_team(tenant, kept.revision, &team, &ends).await? {
                 return Ok(result);
             }
             // Not all of them again at the same moment.

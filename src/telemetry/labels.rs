@@ -109,6 +109,12 @@ closed_set! {
         TokenOfNobody = "token_of_nobody",
         /// An access token that cannot be checked: the keys of the authorization server cannot be had.
         TokenUnchecked = "token_unchecked",
+        /// Nobody was named, where a proxy names callers.
+        NameMissing = "name_missing",
+        /// Somebody was named by an address that is not in `proxy.trusted`.
+        NameForged = "name_forged",
+        /// The proxy named several, or what is no name.
+        NameInvalid = "name_invalid",
         /// A key or a token without the scope that a call needs.
         Scope = "insufficient_scope",
         /// A join code that opens nothing.

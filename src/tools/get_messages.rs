@@ -203,6 +203,10 @@ pub(super) fn told(
         ReceivedWhy::AskAgain => text.push_str(
             "This server restarts; nothing is lost. Call get_messages again with wait_seconds.\n",
         ),
+        ReceivedWhy::Unwelcome => text.push_str(
+            "Your credential no longer holds: it was revoked, or its time is over. Nothing is lost: your messages stay \
+             in your inbox. With another credential, call get_messages again.\n",
+        ),
         ReceivedWhy::Cancelled => return Err(Stop::Cancelled),
     }
     if let Some(receipt) = &received.receipt {
@@ -326,6 +330,7 @@ mod tests {
             (ReceivedWhy::Empty, "No messages. To wait", false),
             (ReceivedWhy::Superseded, "A later get_messages of this session", false),
             (ReceivedWhy::AskAgain, "This server restarts; nothing is lost.", false),
+            (ReceivedWhy::Unwelcome, "Your credential no longer holds: ", false),
             (ReceivedWhy::Mail, "No new messages.", false),
             (
                 ReceivedWhy::Busy { due: Duration::from_millis(9500) },

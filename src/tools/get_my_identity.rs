@@ -136,19 +136,19 @@ impl Me {
         let id = named.filter(|_| !foreign).or(principal.client().cloned());
         let mut told = match (&id, grant) {
             (Some(id), _) => format!(
-                "You are {0}, as your key proves: use {0} as client_id and sender_id. Others see your messages \
+                "You are {0}, as your credential proves: use {0} as client_id and sender_id. Others see your messages \
                  as verified.\n",
                 id.expose()
             ),
             (None, several) => format!(
-                "Your key is that of several clients: {}, as client_id and sender_id. Keep the one that you \
+                "Your credential is that of several clients: {}, as client_id and sender_id. Keep the one that you \
                  choose: its inbox is yours.\n",
                 own_ids(several)
             ),
         };
         if foreign {
             told.push_str(
-                "my_id in your recipients_config is not yours by your key: correct it.\n",
+                "my_id in your recipients_config is not yours by your credential: correct it.\n",
             );
         }
         Self { verified: id.is_some(), id, told }
@@ -234,8 +234,13 @@ mod tests {
             (several(), None, Some("alice"), "You are alice, as"),
             (several(), Some("alice.2"), Some("alice.2"), "You are alice.2, as"),
             (several(), Some("bob"), Some("alice"), "is not yours by"),
-            (parsed("alice"), None, Some("alice"), "You are alice, as your key proves"),
-            (parsed("alice"), Some("bob"), Some("alice"), "is not yours by your key: correct it"),
+            (parsed("alice"), None, Some("alice"), "You are alice, as your credential proves"),
+            (
+                parsed("alice"),
+                Some("bob"),
+                Some("alice"),
+                "is not yours by your credential: correct it",
+            ),
             (
                 parsed("alice.*"),
                 None,
@@ -246,9 +251,9 @@ mod tests {
                 parsed("alice.*"),
                 Some("alice.2"),
                 Some("alice.2"),
-                "You are alice.2, as your key proves",
+                "You are alice.2, as your credential proves",
             ),
-            (parsed("alice.*"), Some("alice"), None, "is not yours by your key: correct it"),
+            (parsed("alice.*"), Some("alice"), None, "is not yours by your credential: correct it"),
         ] {
             let principal = Principal::proved(Tenant::default(), grant, Scopes::default());
             let outcome = render(&me(named, &principal), &[], &[]).unwrap();

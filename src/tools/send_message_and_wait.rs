@@ -172,6 +172,17 @@ fn render(asked: Asked, terms: &Terms) -> Result<ToolOutcome, Stop> {
                 ". Go on waiting: get_messages with wait_seconds; don't send it again.\n"
             });
         }
+        Reply::Unwelcome => {
+            text.push_str(
+                "No reply yet, and your credential no longer holds (it was revoked, or its time is over): ",
+            );
+            accepted_line(&mut text, &terms.recipient, &asked.sent);
+            text.push_str(if terms.keyed {
+                ". Nothing is lost: with another credential, repeat this call with the same idempotency_key.\n"
+            } else {
+                ". Nothing is lost: with another credential, a reply will be in get_messages; don't send it again.\n"
+            });
+        }
         Reply::Cancelled => return Err(Stop::Cancelled),
     }
     let told = Told {
@@ -319,6 +330,19 @@ mod tests {
         assert!(outcome.text.contains("get_messages with wait_seconds; don't send it again"));
         let keyed = render(asked(Reply::AskAgain), &Terms { keyed: true, ..terms() }).unwrap();
         assert!(keyed.text.contains("repeat this call with the same idempotency_key"));
+        assert_eq!(structured(&keyed)["status"], "pending");
+    }
+
+    #[test]
+    fn whose_credential_ended_is_told_so_and_where_the_reply_will_be() {
+        let outcome = render(asked(Reply::Unwelcome), &terms()).unwrap();
+        assert!(outcome.text.contains("your credential no longer holds"), "{}", outcome.text);
+        assert!(outcome.text.contains("in get_messages; don't send it again"));
+        let keyed = render(asked(Reply::Unwelcome), &Terms { keyed: true, ..terms() }).unwrap();
+        assert!(
+            keyed.text.contains("with the same idempotency_key")
+                && !keyed.text.contains("restarts")
+        );
         assert_eq!(structured(&keyed)["status"], "pending");
     }
 

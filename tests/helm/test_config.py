@@ -111,7 +111,7 @@ def test_helm_test_passes_on_a_release_that_works_and_fails_on_one_that_does_not
             assert done.returncode == 0, done.stdout + done.stderr
             for looked_at in ("auth", "readiness", "round-trip", "wake-up"):
                 assert f"ok      {looked_at}" in done.stdout, done.stdout
-            assert ("the key is taken" in done.stdout) == (mode == "key"), done.stdout
+            assert ("the credential is taken" in done.stdout) == (mode == "key"), done.stdout
             sent = 'mcp_messaging_messages_total{event="delivered"} 7'
             assert sent in get(pod.ops, "/metrics")[1], "a message there and back, and one for each of six waiting readers"
             redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
@@ -188,6 +188,23 @@ def test_with_tokens_a_server_says_where_to_log_in_and_nothing_looks_for_keys(tm
             assert status == 200 and '"authorization_servers":["https://id.example.com"]' in said.replace(" ", ""), said
         finally:
             pod.end()
+
+
+def test_behind_a_proxy_that_names_agents_a_server_refuses_those_who_come_past_it(tmp_path):
+    named = {"auth": {"mode": "proxy"}, "config": {"proxy": {"trusted": ["10.0.0.10"]}}}
+    with Redis(tmp_path / "redis") as redis:
+        docs = chart.render({"redis": {"url": f"redis://127.0.0.1:{redis.port}"}, **named})
+        assert not [doc for doc in docs if doc["kind"] == "Pod"], "helm test is no proxy"
+        assert "MASTER_KEYS" not in str(docs)
+        pod = Pod(docs, tmp_path / "pod")
+        try:
+            pod.until_ready()
+            status, said = get(pod.port, "/api/sessions", host="localhost")
+            assert status == 401 and "proxy" in said, said
+        finally:
+            pod.end()
+    told = chart.notes({"redis": {"url": "redis://h"}, **named})
+    assert "from 10.0.0.10 can be any agent" in told and "Nobody has to prove" not in told and "helm -n default test" not in told, told
 
 
 def test_the_notes_say_how_agents_log_in_and_that_the_servers_must_reach_the_provider():

@@ -37,7 +37,7 @@ def test_without_redis_nothing_is_installed_and_the_remedy_is_said(helm):
         ({"service": {"annotations": {"a": 1}}}, "'/service/annotations/a': got number, want string"),
         ({"podLabels": {"a": True}}, "'/podLabels/a': got boolean, want string"),
         ({"metrics": {"interval": "15 s"}}, "'/metrics/interval': '15 s'"),
-        ({"auth": {"mode": "basic"}}, "'/auth/mode': value must be one of 'none', 'key', 'oauth'"),
+        ({"auth": {"mode": "basic"}}, "'/auth/mode': value must be one of 'none', 'key', 'oauth', 'proxy'"),
         ({"image": {"digest": "latest"}}, "'/image/digest': 'latest'"),
         ({"service": {"port": 70000}}, "'/service/port'"),
         ({"probes": {"liveness": {"httpGet": {}}}}, "'httpGet' not allowed"),
@@ -56,6 +56,7 @@ def test_the_schema_refuses(helm, wrong, words):
     "wrong, words",
     [
         ({"redis": {"url": "redis://h", "enabled": True}}, "exactly one of"),
+        ({**URL, "auth": {"mode": "proxy"}}, "set config.proxy.trusted"),
         ({**URL, "auth": {"mode": "oauth"}}, "set config.oauth.issuer"),
         ({**URL, "auth": {"mode": "oauth"}, "config": {"oauth": {"issuer": "https://id"}}}, "set config.oauth.resource"),
         ({"redis": {"url": "http://h"}}, "redis.url must begin with redis://"),

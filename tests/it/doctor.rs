@@ -122,7 +122,7 @@ async fn with_a_key_of_its_own_it_looks_at_an_installation_that_asks_for_keys() 
     // Somebody else's mail is nothing to try with.
     let (healthy, said) = doctor(&url, &["--key", &key("alice")]).await;
     assert!(!healthy);
-    failed(&said, "round-trip", "your key is not that of this client_id");
+    failed(&said, "round-trip", "your credential is not that of this client_id");
     assert!(check(&said, "round-trip")["fix"].as_str().unwrap().contains("doctor.*"), "{said}");
 }
 
@@ -140,7 +140,7 @@ async fn beside_the_master_keys_it_makes_itself_a_key_that_leaves_nothing() {
     assert!(!healthy, "a key for doctor.* is revoked");
     let (healthy, said) = doctor_with(&url, &["--make-key"], &ours).await;
     assert!(healthy, "{said}");
-    assert_eq!(check(&said, "auth")["seen"], "the key is taken");
+    assert_eq!(check(&said, "auth")["seen"], "the credential is taken");
     assert!(!said.to_string().contains("mbk_"), "{said}");
     let Reply::Array(recorded) = store.command(&["HKEYS", "mb1:{k:default}:i"]) else {
         panic!("keys")
@@ -252,7 +252,7 @@ async fn a_missing_key_is_told_from_a_wrong_one_and_neither_is_shown() {
     assert!(!heads.recv().await.unwrap().to_lowercase().contains("authorization"));
     let (_, said) = doctor(&url, &["--key", "wrong-secret"]).await;
     assert!(
-        check(&said, "auth")["fix"].as_str().unwrap().contains("does not take this key"),
+        check(&said, "auth")["fix"].as_str().unwrap().contains("does not take this credential"),
         "{said}"
     );
     assert!(!said.to_string().contains("wrong-secret"), "{said}");

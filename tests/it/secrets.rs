@@ -430,3 +430,100 @@ async fn say_everything_to_a_broken_store(replica: &Replica) {
         without(&said, &[]);
     }
 }
+
+/// What a command of the binary wrote, on both outputs.
+async fn ran(arguments: &[&str], variables: &[(&str, &str)]) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mcp-messaging"));
+    command.args(arguments).env_clear().envs(variables.iter().copied());
+    let running = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let done = timeout(Duration::from_secs(60), running).await.expect("an end").unwrap();
+    [done.stdout, done.stderr].map(|said| String::from_utf8(said).unwrap()).concat()
+}
+
+#[tokio::test]
+async fn no_secret_of_the_configuration_is_in_what_a_command_says_of_it() {
+    let master = "m1:Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5AAA";
+    for (url, harmless) in [
+        ("redis://:canary@127.0.0.1:9", "redis://***@127.0.0.1:9"),
+        ("redis://canary-user:can@ary@127.0.0.1:9/2", "redis://***@127.0.0.1:9/2"),
+        (
+            "redis-sentinel://:canary@127.0.0.1:9?sentinelServiceName=m&sentinelPassword=canary",
+            "sentinelServiceName=m&sentinelPassword=***",
+        ),
+        // Wrong ones.
+        ("redis://:canary@127.0.0.1:canary", ""),
+        ("redis://:can?canary@127.0.0.1:9", ""),
+        ("redis://:canary@127.0.0.1:9/canary", ""),
+        ("redis-cluster://127.0.0.1:9?node=:canary@127.0.0.1:9", ""),
+        ("redis-sentinel://:canary@127.0.0.1:9", ""),
+        ("http://:canary@127.0.0.1:9", ""),
+        (":canary@127.0.0.1:9", ""),
+        ("canary", ""),
+    ] {
+        let variables = [
+            ("REDIS_URL", url),
+            ("MCP_MESSAGING__ENCRYPTION__KEYS", "canary:canary"),
+            ("MCP_MESSAGING__REDIS__RETRY_SECONDS", "0.1"),
+            ("MCP_MESSAGING__REDIS__CONNECT_TIMEOUT_SECONDS", "0.5"),
+            ("LOG_LEVEL", "trace"),
+        ];
+        let keys = [("MCP_MESSAGING__ENCRYPTION__KEYS", master)];
+        for variables in [&variables[..], &[&variables[..1], &variables[2..], &keys].concat()] {
+            for arguments in [&["check-config"][..], &["migrate"]] {
+                let said = ran(arguments, variables).await;
+                assert!(!said.is_empty());
+                without(&said, &["Y2FuYXJ5".to_owned()]);
+            }
+        }
+        let sealed = [&variables[..1], &keys].concat();
+        let said = ran(&["check-config"], &sealed).await;
+        assert!(said.contains(harmless), "{said}");
+        without(&said, &["Y2FuYXJ5".to_owned()]);
+    }
+    // Neither in what is said of a file that cannot be read.
+    for file in [
+        "[redis]\nurl = \"redis://:canary@127.0.0.1:9\n",
+        "[redis]\nurl = [\"redis://:canary@127.0.0.1:9\"]\n",
+        "[redis]\nurl = { canary = \"canary\" }\n",
+        "[redis]\nurl = \"redis://:canary@127.0.0.1:9\"\nurl = \"redis://:canary@127.0.0.1:9\"\n",
+        "[auth]\nmaster_keys = [\"canary\"]\n",
+        "[auth]\nmode = \"key\"\nmaster_keys = \"canary\"\n",
+    ] {
+        let config = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(config.path(), file).unwrap();
+        let path = config.path().to_str().unwrap();
+        let said = ran(&["--config", path, "check-config"], &[]).await;
+        assert!(said.contains("configuration"), "{said}");
+        without(&said, &[]);
+    }
+    // Nor in what the doctor says.
+    for arguments in [
+        &["--url", "http://canary:canary@127.0.0.1:9"][..],
+        &["--url", "http://127.0.0.1:9 canary"],
+        &["--url", "http://127.0.0.1:9", "--key", "canary"],
+        &["--url", "http://127.0.0.1:9", "--ops-url", "http://canary@127.0.0.1:9"],
+    ] {
+        let said = ran(&[&["doctor"], arguments].concat(), &[]).await;
+        assert!(!said.is_empty());
+        without(&said, &[]);
+    }
+}
+
+#[tokio::test]
+async fn no_password_is_logged_at_any_level_by_anybody() {
+    let redis = RedisServer::start(Persistence::None);
+    redis.command(&["CONFIG", "SET", "requirepass", "canary-password"]);
+    let of = |password: &str| redis.url().replace("redis://", &format!("redis://:{password}@"));
+    for level in ["trace", "debug", "info"] {
+        let right = of("canary-password");
+        let mut replica = Replica::with(&right, &[("LOG_LEVEL", level)]).await;
+        replica.agent("alice").send("bob", "hello").await;
+        let wrong = of("canary-wrong");
+        let mut outside = Replica::start(&[("LOG_LEVEL", level), ("REDIS_URL", &wrong)]);
+        assert_eq!(outside.get("/readyz").await.0, 503);
+        for log in [replica.ended_log(), outside.ended_log()] {
+            assert!(!log.is_empty());
+            log.lines().for_each(|line| without(line, &[]));
+        }
+    }
+}

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     model::{Grant, Tenant},
-    queue::{CredentialStore, IssuedKey, KeyId, QueueError, Revocations},
+    queue::{CredentialStore, Ending, IssuedKey, KeyId, QueueError, Revocations},
 };
 
 /// An [`IssuedKey`] as it stands in Redis.
@@ -32,6 +32,20 @@ struct Record {
     issued_at: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<u64>,
+}
+
+/// How the end of keys stands among what is refused: field and value.
+pub(super) fn refusal(ending: &Ending) -> [Value; 2] {
+    match ending {
+        Ending::Below { grant, generation, from_ms } => {
+            [text(&below(grant, *generation)), text(&from_ms.to_string())]
+        }
+        Ending::Key(id) => [text(&format!("r:{id}")), text("1")],
+    }
+}
+
+fn below(grant: &Grant, generation: u32) -> String {
+    format!("g:{}:{generation}", grant.expose())
 }
 
 impl RedisQueue {
@@ -119,8 +133,8 @@ impl CredentialStore for RedisQueue {
             generation = generation
                 .checked_add(1)
                 .ok_or_else(|| contract("generations have come to their end"))?;
-            let field = format!("g:{}:{generation}", grant.expose());
-            let args = vec![key.clone(), text(&field), text(&from_ms.to_string())];
+            let field = text(&below(grant, generation));
+            let args = vec![key.clone(), field, text(&from_ms.to_string())];
             // Not set: somebody began this one at the same time, and then the next is ours.
             if self.plain("HSETNX", slot, args).await?.as_i64() == Some(1) {
                 return Ok(generation);
@@ -130,8 +144,8 @@ impl CredentialStore for RedisQueue {
 
     async fn revoke_key(&self, tenant: &Tenant, id: KeyId) -> Result<(), QueueError> {
         let (key, slot) = keys::credentials(tenant, "k");
-        let args = vec![key, text(&format!("r:{id}")), text("1")];
-        self.plain("HSET", slot, args).await?;
+        let [field, value] = refusal(&Ending::Key(id));
+        self.plain("HSET", slot, vec![key, field, value]).await?;
         Ok(())
     }
 

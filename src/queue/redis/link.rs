@@ -22,6 +22,7 @@ use fred::{
         config::{Config, ReconnectError, ReconnectPolicy, TlsConnector, UnresponsiveConfig},
     },
 };
+use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::broadcast::error::RecvError, time::Instant};
 use tokio_rustls::rustls::ClientConfig;
 use tokio_util::task::TaskTracker;
@@ -41,10 +42,10 @@ use crate::{
 };
 
 /// How to reach Redis.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct RedisSettings {
     /// `redis://`, `rediss://`, `redis-cluster://`, `redis-sentinel://`, with user, password, database.
-    pub url: String,
+    pub url: SecretString,
     /// How the URLs of TLS (`rediss://`) are spoken to; without it as the client library thinks best.
     pub tls: Option<Arc<ClientConfig>>,
     /// How texts are sealed and opened.
@@ -71,7 +72,7 @@ pub struct Confirm {
 impl Default for RedisSettings {
     fn default() -> Self {
         Self {
-            url: "redis://127.0.0.1:6379".to_owned(),
+            url: "redis://127.0.0.1:6379".into(),
             tls: None,
             seal: Seal::default(),
             connect_timeout: Duration::from_secs(2),
@@ -79,19 +80,6 @@ impl Default for RedisSettings {
             retry_for: Duration::from_secs(3),
             confirm: None,
         }
-    }
-}
-
-impl std::fmt::Debug for RedisSettings {
-    /// Without the URL: it may hold a password.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisSettings")
-            .field("connect_timeout", &self.connect_timeout)
-            .field("command_timeout", &self.command_timeout)
-            .field("retry_for", &self.retry_for)
-            .field("confirm", &self.confirm)
-            .field("seal", &self.seal)
-            .finish_non_exhaustive()
     }
 }
 
@@ -105,8 +93,13 @@ impl RedisSettings {
     }
 
     fn config(&self) -> Result<Config, QueueError> {
-        let mut config = Config::from_url(&self.url).map_err(|error| QueueError::Unavailable {
-            detail: format!("redis.url (REDIS_URL) is not usable: {}", error.details()),
+        let config = Config::from_url(self.url.expose_secret());
+        let mut config = config.map_err(|error| QueueError::Unavailable {
+            // What follows a colon is a part of the URL.
+            detail: format!(
+                "redis.url (REDIS_URL) is not usable: {}",
+                error.details().split(": ").next().unwrap_or_default()
+            ),
         })?;
         config.version = RespVersion::RESP3;
         config.fail_fast = false;
@@ -520,7 +513,7 @@ mod tests {
     #[test]
     fn settings_do_not_show_a_password() {
         let settings =
-            RedisSettings { url: "redis://:hunter2@h:1".to_owned(), ..RedisSettings::default() };
+            RedisSettings { url: "redis://:hunter2@h:1".into(), ..RedisSettings::default() };
         assert!(!format!("{settings:?}").contains("hunter2"));
     }
 }

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
-use super::{RedisQueue, count, functions::Operation, keys, reply, reply::contract, text};
+use super::{
+    RedisQueue, count, credentials::refusal, functions::Operation, keys, reply, reply::contract,
+    text,
+};
 use crate::{
     model::{MessageId, Tenant},
-    queue::{KeptTeam, QueueError, Team, TeamStore},
+    queue::{Ending, KeptTeam, QueueError, Team, TeamStore},
 };
 
 /// The layout of what is kept. Raised when older replicas would misread it.
@@ -34,14 +37,25 @@ impl TeamStore for RedisQueue {
         tenant: &Tenant,
         revision: u64,
         team: &Team,
+        ends: &[Ending],
     ) -> Result<bool, QueueError> {
         // Fails for maps with keys that are no strings only: there are none.
         let json = serde_json::to_string(team).map_err(|error| contract(&error.to_string()))?;
         let (key, slot) = keys::credentials(tenant, "t");
         // Names this change, so that its repetition is known as one.
         let change = MessageId::new();
-        let args = vec![text(VERSION), count(revision), text(&change.to_string()), text(&json)];
-        let answer = self.link.call(Operation::TeamReplace, slot, vec![key], args).await?;
-        Ok(reply::integer(&answer)? == 1)
+        let mut args = vec![text(VERSION), count(revision), text(&change.to_string()), text(&json)];
+        let mut names = vec![key];
+        if !ends.is_empty() {
+            names.push(keys::credentials(tenant, "k").0);
+            args.extend(ends.iter().flat_map(refusal));
+        }
+        let answer = self.link.call(Operation::TeamReplace, slot, names, args).await?;
+        match usize::try_from(reply::integer(&answer)?) {
+            Ok(0) => Ok(false),
+            Ok(done) if done == 1 + ends.len() => Ok(true),
+            // An older function took the document and overlooked the keys.
+            _ => Err(contract("the functions in Redis are older than this server")),
+        }
     }
 }

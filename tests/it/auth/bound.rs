@@ -7,7 +7,7 @@ use mcp_messaging::auth::ApiKey;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{guarded, holder, key, sealed};
+use super::{guarded, holder, key, sealed, teams};
 use crate::{
     support::{Agent, Listener, Replica, Store},
     tasks::Modern,
@@ -19,6 +19,7 @@ on_every_store!(
     a_task_is_its_clients_only,
     a_key_of_several_clients_is_each_of_them,
     what_waits_ends_with_its_key,
+    whose_key_ends_in_a_wait_is_told_so_and_loses_nothing,
 );
 
 /// Waits for mail under a request id.
@@ -168,7 +169,7 @@ async fn what_waits_ends_with_its_key(store: Store) {
     }
     let ended = timeout(Duration::from_secs(15), waiting).await.expect("it ends with its key");
     let text = ended.unwrap().unwrap()["content"][0]["text"].as_str().unwrap().to_owned();
-    assert!(text.contains("nothing is lost"), "{text}");
+    tells_of_the_credential(&text);
     let last = listener.next().await.unwrap();
     assert_eq!(last["result"]["resultType"], "complete");
     assert_eq!(listener.next().await, None);
@@ -176,4 +177,64 @@ async fn what_waits_ends_with_its_key(store: Store) {
     // Who watches the same inbox with a key that is good goes on.
     holder(site.there(), "bob").send("alice", "news").await;
     assert_eq!(stays.updated().await, "inbox://alice");
+}
+
+/// What a wait says that ended with its credential.
+#[track_caller]
+pub(super) fn tells_of_the_credential(text: &str) {
+    assert!(text.contains("our credential no longer holds"), "{text}");
+    assert!(text.contains("othing is lost") && !text.contains("restart"), "{text}");
+}
+
+/// Waits for mail, and for the answer to a question; what each says in the end, in words.
+async fn waits_in_both_ways(agent: &Agent, question: &str) -> [String; 2] {
+    let ask = json!({"recipient_id": "bob", "message": question, "timeout": 40});
+    let ask = agent.try_call("send_message_and_wait", ask);
+    let fetch = agent.try_call("get_messages", json!({"wait_seconds": 40}));
+    let both = timeout(Duration::from_secs(30), async { tokio::join!(fetch, ask) });
+    let (fetched, asked) = both.await.expect("they end with their key");
+    [fetched.unwrap(), asked.unwrap()].map(|said| {
+        assert_eq!(said["isError"], false, "{said}");
+        said["content"][0]["text"].as_str().unwrap().to_owned()
+    })
+}
+
+async fn whose_key_ends_in_a_wait_is_told_so_and_loses_nothing(store: Store) {
+    let site = guarded(store, &[]).await;
+    let (good, bob) = (holder(site.here(), "alice"), holder(site.there(), "bob"));
+    let expires = ending(site.here(), 3);
+    for text in waits_in_both_ways(&expires, "until it expires").await {
+        tells_of_the_credential(&text);
+    }
+    if store == Store::Redis {
+        // What is taken back while its holder waits.
+        let revoked = holder(site.here(), "alice");
+        let root = sealed(&key("acme", "root", "read,send,admin"));
+        let revoke = async {
+            site.here().waiters(2).await;
+            let body = json!({"client": "alice"});
+            teams::post(site.there(), &root, "/api/admin/keys/revoke", body).await.done();
+        };
+        let (told, ()) = tokio::join!(waits_in_both_ways(&revoked, "until it is revoked"), revoke);
+        for text in told {
+            tells_of_the_credential(&text);
+        }
+    }
+    // The questions were asked, their answers come, and so does what was sent meanwhile.
+    let good = if store == Store::Redis {
+        let next = ApiKey { generation: 2, ..key("acme", "alice", "read,send") };
+        good.with_key(&sealed(&next))
+    } else {
+        good
+    };
+    let questions = bob.fetch(0).await["messages"].as_array().unwrap().clone();
+    assert_eq!(questions.len(), if store == Store::Redis { 2 } else { 1 });
+    for question in &questions {
+        let answer = json!({"recipient_id": "alice", "message": "here", "in_reply_to": question["message_id"]});
+        assert_eq!(bob.call("send_message", answer).await["results"][0]["status"], "queued");
+    }
+    bob.send("alice", "news").await;
+    let mut expected = vec!["here"; questions.len()];
+    expected.push("news");
+    assert_eq!(good.texts(0).await, expected);
 }

@@ -191,17 +191,21 @@ pub(super) fn refused(door: &Door, said: &Said, own: &str, who: &str) {
                 (200, &Value::Bool(true)),
                 "{who}"
             );
-            assert!(text.starts_with("Refused: your key is not that of this client_id"), "{who}");
+            assert!(
+                text.starts_with("Refused: your credential is not that of this client_id"),
+                "{who}"
+            );
             assert!(text.contains(own), "{who}");
         }
         "resources/read" => {
             let text = json["error"]["message"].as_str().unwrap_or_default();
-            assert!(text.starts_with("resource not found: your key opens"), "{who}");
+            assert!(text.starts_with("resource not found: your credential opens"), "{who}");
         }
         "prompts/get" => {
             let text = json["error"]["message"].as_str().unwrap_or_default();
             assert!(
-                text.contains("your key is not that of this client_id") && text.contains(own),
+                text.contains("your credential is not that of this client_id")
+                    && text.contains(own),
                 "{who}"
             );
         }

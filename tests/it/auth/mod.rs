@@ -1,4 +1,4 @@
-//! Modes `key` and `oauth`: who is let in, and what of whom is opened to it.
+//! Modes `key`, `oauth` and `proxy`: who is let in, and what of whom is opened to it.
 
 mod bound;
 mod command;
@@ -7,6 +7,7 @@ mod doors;
 mod log;
 mod matrix;
 mod oauth;
+mod proxied;
 mod team_command;
 mod team_rules;
 mod teams;

@@ -6,13 +6,15 @@ use std::{
 };
 
 use mcp_messaging::{
-    auth::{Known, MasterKeys},
-    model::{Clock, Grant, Inbox, ManualClock, Tenant},
+    auth::{ApiKey, Known, MasterKeys},
+    model::{Clock, Grant, Inbox, ManualClock, Principal, Tenant},
     queue::{
-        Role, TeamStore,
+        Ending, KeyId, Role, TeamStore,
         redis::{RedisSettings, RedisStore},
     },
-    teams::{Actor, Contacts, Insist, InviteSpec, Made, TeamError, Teams, Unknown, Verdict},
+    teams::{
+        Actor, Contacts, Insist, InviteSpec, KeySpec, Made, TeamError, Teams, Unknown, Verdict,
+    },
     telemetry::Metrics,
 };
 use tokio_util::task::TaskTracker;
@@ -36,21 +38,31 @@ pub(super) fn grant(text: &str) -> Grant {
     text.parse().unwrap()
 }
 
+fn teams(store: &Arc<dyn TeamStore>, clock: &ManualClock) -> Teams {
+    let masters: MasterKeys = MASTERS.parse().unwrap();
+    let clock = Arc::new(clock.clone()) as Arc<dyn Clock>;
+    Teams::new(Some(Arc::clone(store)), Some(Arc::new(masters)), clock)
+}
+
 impl House {
     pub(super) fn open() -> Self {
         let server = RedisServer::start(Persistence::None);
-        let settings = RedisSettings { url: server.url(), ..RedisSettings::default() };
+        let settings = RedisSettings { url: server.url().into(), ..RedisSettings::default() };
         let metrics = Arc::new(Metrics::new().unwrap());
         let store = RedisStore::start(settings, LIMITS, metrics, TaskTracker::new()).unwrap();
         let store: Arc<dyn TeamStore> = Arc::new(store.queue().unwrap());
-        let masters: MasterKeys = MASTERS.parse().unwrap();
         let clock = ManualClock::new(1_700_000_000_000_000);
-        let teams = Teams::new(
-            Some(Arc::clone(&store)),
-            Some(Arc::new(masters)),
-            Arc::new(clock.clone()) as Arc<dyn Clock>,
-        );
+        let teams = teams(&store, &clock);
         Self { teams, clock, store, server }
+    }
+
+    /// The same teams, as another replica sees them.
+    fn next_door(&self) -> Teams {
+        let settings = RedisSettings { url: self.server.url().into(), ..RedisSettings::default() };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let store = RedisStore::start(settings, LIMITS, metrics, TaskTracker::new()).unwrap();
+        let store: Arc<dyn TeamStore> = Arc::new(store.queue().unwrap());
+        teams(&store, &self.clock)
     }
 
     async fn invite(&self, client: Option<&str>) -> String {
@@ -138,11 +150,81 @@ async fn of_changes_at_the_same_time_none_is_lost() {
     let tenant: Tenant = "acme".parse().unwrap();
     let latest = house.store.team(&tenant).await.unwrap();
     let (revision, empty) = (latest.revision, mcp_messaging::queue::Team::default());
+    let replace = async |revision, ends: &[Ending]| {
+        house.store.replace_team(&tenant, revision, &empty, ends).await
+    };
+    let ends = |generation| Ending::Below { grant: grant("alice"), generation, from_ms: 0 };
     for stale in [0, revision - 1, revision + 1] {
-        assert_eq!(house.store.replace_team(&tenant, stale, &empty).await, Ok(false), "{stale}");
+        assert_eq!(replace(stale, &[]).await, Ok(false), "{stale}");
+        assert_eq!(replace(stale, &[ends(2)]).await, Ok(false), "{stale}");
     }
+    // Nor does one that ends keys as if nobody else had.
+    house.store.begin_generation(&tenant, &grant("alice"), 5).await.unwrap();
+    let refused = house.store.revocations(&tenant).await.unwrap();
+    assert_eq!(replace(revision, &[Ending::Key(KeyId::random()), ends(2)]).await, Ok(false));
     assert_eq!(house.store.team(&tenant).await.unwrap(), latest);
-    assert_eq!(house.store.replace_team(&tenant, revision, &empty).await, Ok(true));
+    assert_eq!(house.store.revocations(&tenant).await.unwrap(), refused);
+    // The latest is replaced, and keys end with it.
+    let key = KeyId::random();
+    assert_eq!(replace(revision, &[Ending::Key(key), ends(3)]).await, Ok(true));
+    assert_eq!(house.store.team(&tenant).await.unwrap().revision, revision + 1);
+    let refused = house.store.revocations(&tenant).await.unwrap();
+    assert!(refused.names(key) && refused.generation(&grant("alice")) == 3);
+}
+
+/// How an admin goes.
+#[derive(Debug, Clone, Copy)]
+enum Goes {
+    Removed,
+    /// A rotation into a member's, whose older keys are good for so many seconds more.
+    Demoted(u64),
+    Revoked,
+    OneKey,
+}
+
+/// An admin sends another one away.
+async fn away(teams: &Teams, by: &Actor, whom: &ApiKey, how: Goes) -> Result<(), TeamError> {
+    let client = &whom.grant;
+    match how {
+        Goes::Removed => teams.remove(by, client, Insist::No).await,
+        Goes::Demoted(grace) => {
+            let scopes = Role::Member.scopes();
+            let spec = KeySpec { client: client.clone(), scopes, days: 1 };
+            teams.rotate(by, &spec, Duration::from_secs(grace)).await.map(drop)
+        }
+        Goes::Revoked => teams.revoke_client(by, client, Insist::No).await,
+        Goes::OneKey => teams.revoke_key(by, whom.id, Insist::No).await,
+    }
+}
+
+#[tokio::test]
+async fn of_two_admins_who_send_each_other_away_at_the_same_time_one_stays() {
+    let house = House::open();
+    let next_door = house.next_door();
+    let ways = [Goes::Removed, Goes::Demoted(0), Goes::Demoted(3600), Goes::Revoked, Goes::OneKey];
+    let pairs = ways.iter().flat_map(|one| ways.iter().map(move |other| (*one, *other)));
+    for (round, (one, other)) in pairs.chain([(Goes::Removed, Goes::Removed); 10]).enumerate() {
+        let tenant: Tenant = format!("team-{round}").parse().unwrap();
+        let operator = Actor::operator(tenant.clone());
+        let admin = async |name: &str| {
+            let scopes = Role::Admin.scopes();
+            let spec = KeySpec { client: grant(name), scopes, days: 1 };
+            let key = house.teams.issue(&operator, &spec).await.unwrap().key;
+            let principal = Principal::proved(tenant.clone(), key.grant.clone(), scopes);
+            (Actor::holder(&principal).unwrap(), key)
+        };
+        let ((ann, ann_key), (ben, ben_key)) = (admin("ann").await, admin("ben").await);
+        let (by_ann, by_ben) = tokio::join!(
+            away(&house.teams, &ann, &ben_key, one),
+            away(&next_door, &ben, &ann_key, other),
+        );
+        let who = format!("{one:?} {by_ann:?}, {other:?} {by_ben:?}");
+        assert!(by_ann.is_ok() != by_ben.is_ok(), "{who}");
+        assert_eq!(by_ann.and(by_ben), Err(TeamError::LastAdmin), "{who}");
+        let keys = house.teams.keys(&operator).await.unwrap();
+        let admins = keys.iter().filter(|it| Role::of(it.key.scopes) == Role::Admin);
+        assert_eq!(admins.filter(|it| it.state == "good").count(), 1, "{who}");
+    }
 }
 
 #[tokio::test]

@@ -122,6 +122,7 @@ impl Tool for Take {
             ReceivedWhy::Mail => received.messages.iter().map(|message| &*message.text).collect(),
             ReceivedWhy::Empty => String::from("nothing"),
             ReceivedWhy::AskAgain => String::from("ask again"),
+            ReceivedWhy::Unwelcome => String::from("not welcome"),
             ReceivedWhy::Busy { .. } => String::from("busy"),
             ReceivedWhy::Superseded => String::from("superseded"),
             ReceivedWhy::Cancelled => String::new(),

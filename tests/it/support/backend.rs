@@ -91,7 +91,7 @@ pub(crate) async fn redis_behind(url: String, server: RedisServer) -> Backend {
 }
 
 async fn store_at(url: String, seal: Seal, limits: Limits) -> Arc<RedisQueue> {
-    let settings = RedisSettings { url, seal, ..RedisSettings::default() };
+    let settings = RedisSettings { url: url.into(), seal, ..RedisSettings::default() };
     let metrics = Arc::new(Metrics::new().unwrap());
     let store = RedisStore::start(settings, limits, metrics, TaskTracker::new()).unwrap();
     let queue = store.queue().unwrap();

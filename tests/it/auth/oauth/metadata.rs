@@ -106,7 +106,7 @@ fn a_configuration_that_cannot_work_is_refused_with_its_culprit() {
         ("OAUTH__LEEWAY_SECONDS", "3600", "oauth.leeway_seconds must be at most 300"),
         ("OAUTH__AUDIENCES", "x", "audiences"),
         ("AUTH__MODE", "none", "auth.mode must be oauth when oauth.issuer"),
-        ("AUTH__MODE", "jwt", "auth.mode must be none, key or oauth"),
+        ("AUTH__MODE", "jwt", "auth.mode must be none, key, oauth or proxy"),
         ("AUTH__MASTER_KEYS", MASTERS, "auth.mode must be key when auth.master_keys"),
     ] {
         let (usable, said) = check(&[(&format!("MCP_MESSAGING__{name}"), value)]);

@@ -31,6 +31,15 @@ async fn planted(store: Store, more: &[(&str, &str)]) -> Guarded {
     guarded
 }
 
+/// Who came with a token is told of its token, or of its credential, and not of a key that it does not have.
+#[track_caller]
+fn true_of_a_token(said: &str, who: &str) {
+    let said = said.to_lowercase();
+    for wrong in ["your key", "this key", "keys that", "holders of a key", "mbk_"] {
+        assert!(!said.contains(wrong), "{who}: {wrong}");
+    }
+}
+
 /// Nothing of what was planted is gone, and nobody wrote as alice.
 async fn untouched(guarded: &Guarded) {
     assert_eq!(guarded.holder("alice").texts(0).await, [SECRET], "alice's mail is hers");
@@ -160,6 +169,7 @@ async fn no_door_opens_to_what_is_no_token_for_this_server(store: Store) {
             assert_eq!(challenge, format!("Bearer {error}{scopes}, {METADATA_AT}"), "{who}");
             let text = said.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
             assert!(text.contains("access token"), "{who}");
+            true_of_a_token(&text, &who);
             assert!(!said.body.contains(SECRET), "{who}");
             labels.push(label);
         }
@@ -168,7 +178,9 @@ async fn no_door_opens_to_what_is_no_token_for_this_server(store: Store) {
     let mut agent = guarded.site.here().agent("somebody");
     let good = guarded.token("acme", "alice", ALL);
     agent.url = format!("{}?access_token={good}", agent.url);
-    assert_eq!(doors()[0].knock(&agent).await.status, 400);
+    let said = doors()[0].knock(&agent).await;
+    assert_eq!(said.status, 400);
+    true_of_a_token(&said.body, "a token in the URL");
     // Two of them are none either.
     let agent = guarded.site.here().agent("somebody").with_key(&good);
     let twice = agent.post().header("authorization", format!("Bearer {good}"));
@@ -196,6 +208,7 @@ async fn no_door_opens_beyond_what_a_token_proves(store: Store) {
         for door in doors() {
             let said = door.knock(&agent).await;
             let who = format!("{} as {team}/{client}: {} {}", door.name, said.status, said.body);
+            true_of_a_token(&said.body, &who);
             match door.whose {
                 Whose::Holders => assert!(said.is_served(), "{who}"),
                 Whose::Team => {
@@ -259,6 +272,7 @@ fn step_up(said: &Said, scopes: &str, who: &str) {
         format!("Bearer error=\"insufficient_scope\", scope=\"{scopes}\", {METADATA_AT}");
     assert_eq!(said.challenge.as_deref(), Some(&*expected), "{who}");
     assert!(!said.body.contains(SECRET), "{who}");
+    true_of_a_token(&said.body, who);
 }
 
 async fn the_list_of_sessions_is_for_who_may_see_its_team(store: Store) {
@@ -276,7 +290,9 @@ async fn the_list_of_sessions_is_for_who_may_see_its_team(store: Store) {
         guarded.token("acme", "alice", "mailbox:read mailbox:send"),
         guarded.token("acme", "alice", "openid"),
     ] {
-        assert_eq!(ask(token).await.0, 403);
+        let (status, said) = ask(token).await;
+        assert_eq!(status, 403);
+        true_of_a_token(&said, "the list of sessions");
     }
     assert_eq!(ask("none".to_owned()).await.0, 401);
 }
@@ -295,5 +311,8 @@ async fn bad_tokens_of_one_address_are_held_back_and_those_that_only_expired_are
         let several = all.iter().filter(|(status, _)| *status == 429).count();
         assert_eq!(several > 0, held_back, "{several} of {}", all.len());
         assert!(all.iter().all(|(status, _)| [401, 429].contains(status)), "{all:?}");
+        for (_, said) in &all {
+            true_of_a_token(said, "held back");
+        }
     }
 }
