@@ -92,16 +92,29 @@ impl Subscriber {
         metrics: Arc<Metrics>,
         tasks: &TaskTracker,
     ) -> Self {
+        let (subscriber, keeper, needs) = Self::with_keeper(&ear, link, sharded, metrics);
+        let (hub, heard) = (subscriber.hub.clone(), Arc::clone(&keeper.heard));
+        tasks.spawn(listen(ear.client, hub, heard, keeper.name.clone()));
+        tasks.spawn(keeper.run(needs));
+        subscriber
+    }
+
+    /// Itself, who keeps its subscriptions, and what that one is asked for.
+    fn with_keeper(
+        ear: &Link,
+        link: Link,
+        sharded: bool,
+        metrics: Arc<Metrics>,
+    ) -> (Self, Keeper, mpsc::UnboundedReceiver<Need>) {
         let (hub, buckets) = (Hub::new(), Buckets::default());
         let (needs, inbox) = mpsc::unbounded_channel();
-        let heard = Heard::default();
         let keeper = Keeper {
             ear: ear.client.clone(),
             link,
             sharded,
             hub: hub.clone(),
             buckets: Arc::clone(&buckets),
-            heard: Arc::clone(&heard),
+            heard: Heard::default(),
             metrics,
             waiting: Vec::new(),
             lost: false,
@@ -109,9 +122,7 @@ impl Subscriber {
             probed: 0,
             name: uuid::Uuid::now_v7().simple().to_string(),
         };
-        tasks.spawn(listen(ear.client, hub.clone(), heard, keeper.name.clone()));
-        tasks.spawn(keeper.run(inbox));
-        Self { hub, buckets, needs }
+        (Self { hub, buckets, needs }, keeper, inbox)
     }
 
     /// Watches a topic; see [`crate::queue::QueueBackend::watch`].
@@ -219,20 +230,12 @@ impl Keeper {
             tokio::select! {
                 biased;
                 reconnected = reconnects.recv() => match reconnected {
-                    Ok(_) | Err(RecvError::Lagged(_)) => {
-                        self.metrics.redis_reconnected();
-                        self.forget();
-                        self.subscribe().await;
-                    }
+                    Ok(_) | Err(RecvError::Lagged(_)) => self.reconnected().await,
                     Err(RecvError::Closed) => return,
                 },
                 need = needs.recv() => {
                     let Some(need) = need else { return };
-                    self.waiting.push(need);
-                    while let Ok(need) = needs.try_recv() {
-                        self.waiting.push(need);
-                    }
-                    self.subscribe().await;
+                    self.needed(need, &mut needs).await;
                 },
                 _ = upkeep.tick() => {
                     self.metrics.redis_connected(self.ear.is_connected());
@@ -252,6 +255,22 @@ impl Keeper {
                 },
             }
         }
+    }
+
+    /// The ear has a new connection, which hears nothing yet.
+    async fn reconnected(&mut self) {
+        self.metrics.redis_reconnected();
+        self.forget();
+        self.subscribe().await;
+    }
+
+    /// Somebody waits for a subscription, and maybe others behind.
+    async fn needed(&mut self, need: Need, needs: &mut mpsc::UnboundedReceiver<Need>) {
+        self.waiting.push(need);
+        while let Ok(need) = needs.try_recv() {
+            self.waiting.push(need);
+        }
+        self.subscribe().await;
     }
 
     fn wake_everybody(&self) {
@@ -447,3 +466,6 @@ impl Keeper {
         Ok(roused)
     }
 }
+
+#[cfg(test)]
+mod tests;
