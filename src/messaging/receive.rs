@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::try_join;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     CallContext, Delivery, MessagingError, MessagingService, Notice, audit,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::{ClientId, Inbox, Message},
-    queue::{Batch, FetchRequest, Fetched, LeaseId, Outcome, Topic, Waiting},
+    queue::{Batch, FetchRequest, Fetched, LeaseId, Outcome, QueueError, Topic, Waiting},
     telemetry::{MessageEvent, Returned, link_to},
 };
 
@@ -23,6 +23,13 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 /// How long a waiting call leaves a store in trouble alone.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// The first look of a call that waits is given at least so long, however short the wait: as any call is.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+/// A look that begins late in a wait is given so long beyond the end of the wait: enough for a slow network,
+/// and as long as a connection may keep silent.
+const LAST_LOOK: Duration = Duration::from_millis(1500);
 
 /// One fetch.
 #[derive(Debug, Clone)]
@@ -193,7 +200,8 @@ impl MessagingService {
         };
         loop {
             waiting.remaining = deadline.saturating_duration_since(Instant::now());
-            let looked = self.look(request, inbox, waits.then_some(&waiting), context).await?;
+            let waiting_now = waits.then_some((&waiting, deadline));
+            let looked = self.look(request, inbox, waiting_now, context).await?;
             drop(running.take()); // by now it has its answer, or it waits
             let woken = !std::mem::take(&mut waiting.first);
             let Some((guard, fetched, given_up)) = looked else { continue };
@@ -268,12 +276,13 @@ impl MessagingService {
     }
 
     /// Fetches once, and asks whether a waiting call was given up meanwhile. `None`: the store is in
-    /// trouble and the call can wait for it.
+    /// trouble and the call can wait for it. A look ends with the wait, with an error that says the store could
+    /// not be asked: not with "empty".
     async fn look(
         &self,
         request: &ReceiveRequest,
         inbox: &Inbox,
-        waiting: Option<&Waiting>,
+        waiting: Option<(&Waiting, Instant)>,
         context: &CallContext,
     ) -> Result<Option<(InFlight, Fetched, bool)>, MessagingError> {
         let life = match request.acknowledge {
@@ -294,15 +303,27 @@ impl MessagingService {
             lease_for: life,
             max_messages: request.max_messages.unwrap_or(self.rules.fetch_messages).max(1),
             max_bytes: self.rules.fetch_bytes,
-            waiting: waiting.cloned(),
+            waiting: waiting.map(|(waiting, _)| waiting.clone()),
         };
-        let patient = waiting.is_some_and(|waiting| waiting.remaining > STORE_PAUSE);
         let given_up =
             async { if waiting.is_some() { self.was_cancelled(context).await } else { Ok(false) } };
-        match try_join(self.queue.fetch(inbox, &fetch), given_up).await {
+        let both = try_join(self.queue.fetch(inbox, &fetch), given_up);
+        let looked = match waiting {
+            Some((waiting, deadline)) => {
+                let least = if waiting.first { FIRST_LOOK } else { LAST_LOOK };
+                let end = deadline.max(Instant::now() + least);
+                timeout_at(end, both).await.unwrap_or(Err(QueueError::Timeout))
+            }
+            None => both.await,
+        };
+        let patient = || {
+            let left = |(_, deadline): (_, Instant)| Instant::now() + STORE_PAUSE < deadline;
+            waiting.is_some_and(left)
+        };
+        match looked {
             Ok((fetched, given_up)) => Ok(Some((guard, fetched, given_up))),
             // A wait outlives trouble of the store: whoever waits has nothing to lose by it.
-            Err(error) if error.is_passing() && patient && !context.stop.is_cancelled() => {
+            Err(error) if error.is_passing() && patient() && !context.stop.is_cancelled() => {
                 guard.why = Returned::StoreFailed;
                 drop(guard);
                 tokio::time::sleep(STORE_PAUSE).await;

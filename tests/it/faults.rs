@@ -350,3 +350,24 @@ async fn a_send_that_was_read_before_its_repetition_is_at_most_a_marked_copy() {
         assert_eq!(copy["redelivered"], true, "{copy}");
     }
 }
+
+#[tokio::test]
+async fn a_wait_that_ends_in_an_outage_ends_in_time_says_so_and_loses_nothing() {
+    let redis = RedisServer::start(Persistence::None);
+    // Far longer than the wait, so that only the wait can end the call.
+    let patient = [("MCP_MESSAGING__REDIS__RETRY_SECONDS", "60")];
+    let one = Replica::with(&redis.url(), &patient).await;
+    let bob = one.agent("bob");
+    let waiting = tokio::spawn({
+        let bob = bob.clone();
+        async move { bob.try_call("get_messages", json!({"client_id": "bob", "wait_seconds": 3})).await }
+    });
+    one.waiters(1).await;
+    redis.hang(true);
+    let answer = tokio::time::timeout(secs(25), waiting).await;
+    redis.hang(false);
+    let said = answer.expect("it ends with its wait").unwrap().unwrap_err();
+    assert!(said.contains("-32603") && said.contains("try again"), "{said}");
+    one.agent("alice").send("bob", "after the outage").await;
+    assert_eq!(bob.texts(20).await, ["after the outage"]);
+}
