@@ -82,6 +82,11 @@ impl Connection {
         Serving(Rc::clone(self))
     }
 
+    /// Changes with every request that begins or ends; `None` while one is served.
+    pub(super) fn between_requests(&self) -> Option<u64> {
+        (self.serving.get() == 0).then(|| self.turn.get())
+    }
+
     /// Room for so many bytes of a body. `None`: there is none.
     pub(super) fn hold(&self, bytes: usize) -> Option<Share> {
         self.burden.hold(bytes)
@@ -153,20 +158,10 @@ pub(super) struct TrackedIo {
     socket: TcpStream,
     encrypted: bool,
     state: Rc<Connection>,
-    times: Times,
+    /// How long a client may take to take something of a response.
+    stall: Duration,
     blocked: Option<Box<Blocked>>,
-    /// Bytes came that belong to no request yet: since which turn, and since when.
-    head: Option<(u64, Instant)>,
     _place: Place,
-}
-
-/// How long a client may take.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Times {
-    /// To take something of a response.
-    pub(super) stall: Duration,
-    /// To send the head of a request.
-    pub(super) head: Duration,
 }
 
 /// A write that waits for the client to read.
@@ -178,16 +173,16 @@ struct Blocked {
 }
 
 impl TrackedIo {
-    /// `encrypted`: what passes are records of TLS.
+    /// `encrypted`: what passes are records of TLS. A client may take `stall` to take something of a response.
     pub(super) fn new(
         socket: TcpStream,
         encrypted: bool,
-        times: Times,
+        stall: Duration,
         burden: Burden,
         place: Place,
     ) -> Self {
         let state = Rc::new(Connection::new(burden));
-        Self { socket, encrypted, state, times, blocked: None, head: None, _place: place }
+        Self { socket, encrypted, state, stall, blocked: None, _place: place }
     }
 
     pub(super) fn state(&self) -> Rc<Connection> {
@@ -228,7 +223,7 @@ impl TrackedIo {
 
     /// The client takes nothing now. Keeps leases alive, until it counts as gone.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let stall = self.times.stall;
+        let stall = self.stall;
         let state = &self.state;
         let blocked = match &mut self.blocked {
             Some(blocked) => blocked,
@@ -257,22 +252,6 @@ impl TrackedIo {
             blocked.timer.as_mut().reset(next.min(blocked.since + stall).max(Instant::now()));
         }
         Poll::Pending
-    }
-
-    /// Bytes came. Whether they are of a head that takes too long: the dispatcher sees to the first one of a
-    /// connection, and to none that follows. (A head that stops altogether ends with the idle connection.)
-    fn is_slow_head(&mut self) -> bool {
-        let (serving, turn) = (self.state.serving.get(), self.state.turn.get());
-        match self.head {
-            // Records of TLS come without a head as well.
-            Some((began, since)) if serving == 0 && began == turn && !self.encrypted => {
-                since.elapsed() > self.times.head
-            }
-            Some(_) | None => {
-                self.head = (serving == 0).then(|| (turn, Instant::now()));
-                false
-            }
-        }
     }
 
     fn wrote(
@@ -321,12 +300,7 @@ impl AsyncRead for TrackedIo {
                 self.state.ended.set(true);
             }
             Poll::Ready(Err(_)) => self.broke(),
-            Poll::Ready(Ok(())) => {
-                if self.is_slow_head() {
-                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-                }
-            }
-            Poll::Pending => {}
+            Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         read
     }

@@ -52,13 +52,7 @@ pub use self::{
     state::{HttpConfig, HttpState},
     stop::Stopper,
 };
-use self::{
-    burden::Burden,
-    guard::Guard,
-    io::{Times, TrackedIo},
-    stop::Connections,
-    wire::Wire,
-};
+use self::{burden::Burden, guard::Guard, io::TrackedIo, stop::Connections, wire::Wire};
 
 /// What a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,13 +160,13 @@ pub fn serve(
                 .client_disconnect_timeout(config.client_disconnect_timeout)
                 // A client that hung up must not be served on: its messages would be lost.
                 .h1_allow_half_closed(false)
-                .on_connect_ext(|io: &Wire, data| {
-                    data.insert(wire::state(io));
+                .on_connect_ext(|wire: &Wire, data| {
+                    data.insert(wire.state());
                 })
                 .finish(map_config(app.into_factory(), |()| AppConfig::default()));
             let open = connections.clone();
             let (tls, patience) = (tls.clone(), config.client_request_timeout);
-            let times = Times { stall: config.write_stall_timeout, head: patience };
+            let stall = config.write_stall_timeout;
             fn_service(move |socket: TcpStream| {
                 let (place, burden, tls) = (open.enter(), open.burden.clone(), tls.clone());
                 async move {
@@ -181,8 +175,8 @@ pub fn serve(
                         tracing::debug!(error = %error, "setting TCP_NODELAY failed");
                     }
                     let peer = socket.peer_addr().ok();
-                    let io = TrackedIo::new(socket, tls.is_some(), times, burden, place);
-                    let wire = wire::open(io, tls.as_ref(), patience).await?;
+                    let io = TrackedIo::new(socket, tls.is_some(), stall, burden, place);
+                    let wire = Wire::open(io, tls.as_ref(), patience).await?;
                     Ok((wire, Protocol::Http1, peer))
                 }
             })

@@ -9,7 +9,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::support::{Persistence, RedisServer, Replica};
+use mcp_messaging::http::HttpConfig;
+
+use crate::{
+    house::{Over, post, quick},
+    support::{Persistence, RedisServer, Replica},
+};
 
 #[tokio::test]
 async fn a_call_above_the_limit_is_refused_with_a_time_and_leaves_nothing() {
@@ -107,30 +112,29 @@ async fn uploads_beyond_the_memory_are_answered_with_503_and_a_letter_finds_its_
 
 #[tokio::test]
 async fn a_head_may_not_come_byte_by_byte_on_any_request_of_a_connection() {
-    let variables = [("MCP_MESSAGING__HTTP__REQUEST_TIMEOUT_SECONDS", "1")];
-    let replica = Replica::start(&variables);
-    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}).to_string();
-    let request = format!("{}{body}", head(body.len()));
-    let mut stream = TcpStream::connect(replica.address()).await.unwrap();
-    for _ in 0..2 {
-        stream.write_all(request.as_bytes()).await.unwrap();
-        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
-        sleep(Duration::from_millis(1200)).await; // to be idle is no offence
-    }
-    let ended = async {
-        for byte in head(2).bytes().cycle() {
-            if stream.write_all(&[byte]).await.is_err() {
-                return;
-            }
-            sleep(Duration::from_millis(100)).await;
-            let mut rest = [0; 64];
-            match stream.try_read(&mut rest) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
+    let patience = Duration::from_secs(1);
+    for over in [Over::Plain, Over::Tls] {
+        let config = HttpConfig { client_request_timeout: patience, ..quick() };
+        let house = over.open(&config);
+        let mut client = house.client().await;
+        for _ in 0..2 {
+            client.send(&post("", r#"{"jsonrpc": "2.0", "id": 1, "method": "ping"}"#)).await;
+            assert_eq!(client.reply().await.status, 200);
+            sleep(patience + Duration::from_millis(200)).await; // to be idle is no offence
         }
-    };
-    timeout(Duration::from_secs(10), ended).await.expect("it is cut off before its head is there");
+        assert_eq!(house.stopper.open(), 1);
+        let slow = async {
+            for byte in head(2).chars().cycle() {
+                client.send_what_it_takes(&byte.to_string()).await;
+                sleep(Duration::from_millis(100)).await;
+                if house.stopper.open() == 0 {
+                    return;
+                }
+            }
+        };
+        timeout(Duration::from_secs(10), slow)
+            .await
+            .unwrap_or_else(|_| panic!("{over:?}: it is cut off before its head is there"));
+        house.close().await;
+    }
 }
