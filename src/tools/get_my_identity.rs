@@ -50,7 +50,7 @@ struct Answer<'a> {
 /// Somebody to write to.
 #[derive(Serialize)]
 struct RecipientView<'a> {
-    recipient_id: &'a ClientId,
+    recipient_id: &'a str,
     name: &'a str,
     description: &'a str,
     #[serde(flatten)]
@@ -101,7 +101,7 @@ impl GetMyIdentity {
         context: &CallContext,
     ) -> Result<ToolOutcome, Stop> {
         let me = Me::of(recipients_config::own_id(arguments)?, &context.principal);
-        let contacts = recipients_config::contacts(arguments)?;
+        let contacts = recipients_config::contacts(arguments, &context.principal)?;
         let query = ClientQuery { limit: PAGE, ..ClientQuery::default() };
         let page = self.messaging.clients(&query, context).await.map_err(Stop::sort)?;
         render(&me, &contacts, &page.clients)
@@ -160,14 +160,17 @@ fn render(
     contacts: &[Contact],
     directory: &[ClientEntry],
 ) -> Result<ToolOutcome, Stop> {
-    let presence = |id: &ClientId| {
-        let entry = directory.iter().find(|entry| entry.client == *id);
+    // The directory is that of one's own team.
+    let is =
+        |contact: &Contact, id: &ClientId| contact.id.team().is_none() && contact.id.client() == id;
+    let presence = |contact: &Contact| {
+        let entry = directory.iter().find(|entry| is(contact, &entry.client));
         entry.map_or(Presence::Unknown, |entry| entry.presence)
     };
     let others: Vec<_> = directory
         .iter()
         .filter(|entry| Some(&entry.client) != me.as_ref())
-        .filter(|entry| contacts.iter().all(|contact| contact.id != entry.client))
+        .filter(|entry| contacts.iter().all(|contact| !is(contact, &entry.client)))
         .cloned()
         .collect();
     let mut text = told.clone();
@@ -182,7 +185,10 @@ fn render(
                 show(&mut text, &list_clients::short(part, 200).replace(['\r', '\n'], " "));
             }
         }
-        text.push_str(match presence(&contact.id) {
+        text.push_str(match presence(contact) {
+            _ if contact.id.team().is_some() => {
+                " (of another team, which does not show who is there)\n"
+            }
             Presence::Waiting => " (waits for mail now)\n",
             Presence::Seen(_) => " (checked in)\n",
             Presence::Unknown => " (not checked in; messages wait for it)\n",
@@ -193,13 +199,13 @@ fn render(
         list_clients::entries(&mut text, &others);
     }
     let named = contacts.iter().map(|contact| RecipientView {
-        recipient_id: &contact.id,
+        recipient_id: contact.id.expose(),
         name: &contact.name,
         description: &contact.description,
-        presence: presence(&contact.id).into(),
+        presence: presence(contact).into(),
     });
     let found = others.iter().map(|entry| RecipientView {
-        recipient_id: &entry.client,
+        recipient_id: entry.client.expose(),
         name: &entry.profile.name,
         description: &entry.profile.capabilities,
         presence: entry.presence.into(),
@@ -272,7 +278,7 @@ mod tests {
         let example: Value = serde_json::from_str(json).unwrap();
         assert_eq!(example["my_id"], "your-id");
         let arguments = json!({"recipients_config": example}).as_object().unwrap().clone();
-        assert_eq!(recipients_config::contacts(&arguments).unwrap().len(), 1);
+        assert_eq!(recipients_config::contacts(&arguments, &Principal::anyone()).unwrap().len(), 1);
         assert!(outcome.text.contains("- bob: waiting for mail now"));
         let answer = structured(&outcome);
         assert!(answer.get("client_id").is_none());
@@ -283,13 +289,15 @@ mod tests {
     #[test]
     fn with_a_config_it_says_who_and_whom() {
         let contact = |id: &str| Contact {
-            id: samples::id(id),
+            id: id.parse().unwrap(),
             name: "Name".to_owned(),
             description: "line\nbreak".to_owned(),
         };
         let me = me(Some("alice"), &Principal::anyone());
         let directory = [entry("alice"), entry("bob"), entry("dave")];
-        let outcome = render(&me, &[contact("bob"), contact("carol")], &directory).unwrap();
+        let outcome =
+            render(&me, &[contact("bob"), contact("carol"), contact("blue/dave")], &directory)
+                .unwrap();
         assert!(outcome.text.starts_with("You are alice, as your recipients_config says"));
         assert!(outcome.text.contains("- bob, Name, line break (waits for mail now)\n"));
         assert!(
@@ -297,6 +305,7 @@ mod tests {
                 .text
                 .contains("- carol, Name, line break (not checked in; messages wait for it)\n")
         );
+        assert!(outcome.text.contains("- blue/dave, Name, line break (of another team, which"));
         assert!(outcome.text.contains("Also here. ") && outcome.text.contains("- dave: "));
         let answer = structured(&outcome);
         assert_eq!(answer["client_id"], "alice");
@@ -307,7 +316,7 @@ mod tests {
             .iter()
             .map(|one| &one["recipient_id"])
             .collect();
-        assert_eq!(ids, ["bob", "carol", "dave"]);
+        assert_eq!(ids, ["bob", "carol", "blue/dave", "dave"]);
         samples::assert_fits("get_my_identity", &outcome);
     }
 }

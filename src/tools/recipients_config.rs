@@ -8,15 +8,15 @@ use super::{
     Arguments,
     arguments::{self, BadArgument},
 };
-use crate::model::ClientId;
+use crate::model::{Address, ClientId, Principal};
 
 const NAME: &str = "recipients_config";
 
 /// Whom the caller's file names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Contact {
-    /// Its id.
-    pub id: ClientId,
+    /// Its id; with its team where that is another one.
+    pub id: Address,
     /// `name`, if it has one.
     pub name: String,
     /// `description`, if it has one.
@@ -36,7 +36,10 @@ pub(super) fn own_id(arguments: &Arguments) -> Result<Option<ClientId>, BadArgum
 }
 
 /// The recipients that the config names, in its order. Those without a valid id are refused.
-pub(super) fn contacts(arguments: &Arguments) -> Result<Vec<Contact>, BadArgument> {
+pub(super) fn contacts(
+    arguments: &Arguments,
+    principal: &Principal,
+) -> Result<Vec<Contact>, BadArgument> {
     let Some(value) = arguments::given(arguments, NAME) else { return Ok(Vec::new()) };
     let Some(config) = arguments::object(value) else {
         let problem = format_args!(
@@ -52,12 +55,15 @@ pub(super) fn contacts(arguments: &Arguments) -> Result<Vec<Contact>, BadArgumen
             r#"must be an object such as {"bob": {"name": "Bob", "description": "backend"}}"#,
         ));
     };
-    recipients.iter().map(|(id, contact)| read(id, contact)).collect()
+    recipients.iter().map(|(id, contact)| read(id, contact, principal)).collect()
 }
 
-fn read(id: &str, contact: &Value) -> Result<Contact, BadArgument> {
+fn read(id: &str, contact: &Value, principal: &Principal) -> Result<Contact, BadArgument> {
     let name = format!("a recipient in {NAME}.recipients");
-    let id = id.parse().map_err(|problem| BadArgument::new(name, problem))?;
+    let named = arguments::address(&name, &id.into(), principal)?;
+    // Who writes its own team out means the same as who does not.
+    let team = principal.tenant();
+    let id = Address::of(&named.inbox(team), team);
     let contact = arguments::object(contact).unwrap_or_else(|| Cow::Owned(Map::new()));
     let text = |key| contact.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     Ok(Contact { id, name: text("name"), description: text("description") })
@@ -68,10 +74,30 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::{Grant, Scopes};
+
+    fn read_by(principal: &Principal, config: &Value) -> Result<Vec<Contact>, String> {
+        let arguments = json!({ NAME: config }).as_object().unwrap().clone();
+        contacts(&arguments, principal).map_err(|error| error.to_string())
+    }
 
     fn of(config: &Value) -> Result<Vec<Contact>, String> {
-        let arguments = json!({ NAME: config }).as_object().unwrap().clone();
-        contacts(&arguments).map_err(|error| error.to_string())
+        read_by(&Principal::anyone(), config)
+    }
+
+    #[test]
+    fn who_is_of_another_team_is_named_with_it_by_whom_a_key_proves() {
+        let config =
+            json!({"recipients": {"bob": {}, "blue/bob": {"name": "Bob"}, "red/carol": {}}});
+        let grant = Grant::One("alice".parse().unwrap());
+        let alice = Principal::proved("red".parse().unwrap(), grant, Scopes::default());
+        let found = read_by(&alice, &config).unwrap();
+        let ids: Vec<_> = found.iter().map(|contact| contact.id.expose()).collect();
+        assert_eq!(ids, ["blue/bob", "bob", "carol"], "carol is of the same team");
+        let refused = read_by(&alice, &json!({"recipients": {"blue/b ob": {}}})).unwrap_err();
+        assert!(refused.starts_with("a recipient in recipients_config.recipients "), "{refused}");
+        // Without a credential there are no teams.
+        assert!(of(&config).unwrap_err().contains("contains '/'"));
     }
 
     #[test]
