@@ -5,6 +5,7 @@
 //! bytes, heads are timed.
 
 use std::{
+    future::Future,
     io,
     pin::Pin,
     rc::Rc,
@@ -15,7 +16,7 @@ use std::{
 use actix_http::error::DispatchError;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, timeout},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::either::Either;
@@ -28,8 +29,12 @@ pub(super) struct Wire {
     state: Rc<Connection>,
     /// How long the head of a request may take.
     patience: Duration,
-    /// Bytes came that belong to no request yet: since which turn, and since when.
-    head: Option<(u64, Instant)>,
+    /// Something was answered on it.
+    answered: bool,
+    /// The turn in which bytes came that belong to no request yet.
+    head: Option<u64>,
+    /// When these have come for too long. Kept for the next head.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Wire {
@@ -43,13 +48,11 @@ impl Wire {
         patience: Duration,
     ) -> Result<Self, DispatchError> {
         let state = io.state();
-        let Some(tls) = tls else {
-            return Ok(Self { stream: Either::Left(io), state, patience, head: None });
-        };
+        let wire =
+            |stream| Self { stream, state, patience, answered: false, head: None, timer: None };
+        let Some(tls) = tls else { return Ok(wire(Either::Left(io))) };
         match timeout(patience, tls.accept(io)).await {
-            Ok(Ok(stream)) => {
-                Ok(Self { stream: Either::Right(Box::new(stream)), state, patience, head: None })
-            }
+            Ok(Ok(stream)) => Ok(wire(Either::Right(Box::new(stream)))),
             Ok(Err(error)) => {
                 tracing::debug!(error = %error, "no TLS with a client");
                 Err(DispatchError::Io(error))
@@ -63,17 +66,34 @@ impl Wire {
         Rc::clone(&self.state)
     }
 
-    /// Bytes came. Whether they are of a head that takes too long: the dispatcher sees to the first one of a
-    /// connection, and to none that follows. (A head that stops altogether ends with the idle connection.)
-    fn is_slow_head(&mut self) -> bool {
+    /// After a read. Whether a head takes too long, be it that it comes slowly or that it stopped: the dispatcher
+    /// sees to the first one of a connection, and to none that follows.
+    fn poll_slow_head(&mut self, came: bool, cx: &mut Context<'_>) -> Poll<()> {
         let turn = self.state.between_requests();
-        match self.head {
-            Some((began, since)) if turn == Some(began) => since.elapsed() > self.patience,
-            Some(_) | None => {
-                self.head = turn.map(|turn| (turn, Instant::now()));
-                false
+        if self.head.is_some() && self.head != turn {
+            self.head = None; // it came to its end: its request is served, or was
+        }
+        if !self.answered || turn.is_none() {
+            return Poll::Pending;
+        }
+        if came && self.head.is_none() {
+            self.head = turn;
+            let until = Instant::now() + self.patience;
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(until),
+                None => self.timer = Some(Box::pin(sleep_until(until))),
             }
         }
+        match (&self.head, &mut self.timer) {
+            (Some(_), Some(timer)) => timer.as_mut().poll(cx),
+            (Some(_) | None, Some(_) | None) => Poll::Pending,
+        }
+    }
+
+    /// Something is answered: what came so far is no part of a head any more.
+    fn answers(&mut self) {
+        self.answered = true;
+        self.head = None;
     }
 }
 
@@ -85,8 +105,8 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if matches!(read, Poll::Ready(Ok(()))) && buf.filled().len() > before && self.is_slow_head()
-        {
+        let came = buf.filled().len() > before;
+        if (came || read.is_pending()) && self.poll_slow_head(came, cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         read
@@ -99,6 +119,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.answers();
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -107,6 +128,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.answers();
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 

@@ -138,3 +138,38 @@ async fn a_head_may_not_come_byte_by_byte_on_any_request_of_a_connection() {
         house.close().await;
     }
 }
+
+#[tokio::test]
+async fn a_head_that_stops_is_cut_off_and_a_connection_that_rests_between_requests_is_not() {
+    let patience = Duration::from_secs(1);
+    for over in [Over::Plain, Over::Tls] {
+        // To be idle is allowed for longer than this test waits.
+        let config = HttpConfig { client_request_timeout: patience, ..quick() };
+        assert!(config.idle_timeout >= Duration::from_secs(60));
+        let house = over.open(&config);
+        let mut client = house.client().await;
+        for request in
+            [post("", r#"{"jsonrpc": "2.0", "id": 1, "method": "ping"}"#), probe(), probe()]
+        {
+            client.send(&request).await;
+            assert_eq!(client.reply().await.status, 200, "{over:?}");
+            sleep(patience + Duration::from_millis(200)).await;
+        }
+        client
+            .send(&format!("POST /mcp HTTP/1.1\r\nhost: localhost\r\nx: {}", "y".repeat(60_000)))
+            .await;
+        let gone = async {
+            while house.stopper.open() != 0 {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), gone)
+            .await
+            .unwrap_or_else(|_| panic!("{over:?}: what it sent is held"));
+        house.close().await;
+    }
+}
+
+fn probe() -> String {
+    "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned()
+}
