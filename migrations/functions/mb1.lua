@@ -514,7 +514,9 @@ local function send(keys, a)
     stamp = max(us, c.s + 1)
     c.s = stamp
     call('HSET', r, 'h' .. wait, header(flags, #body, exp, stamp, id, tail), 'b' .. wait, body)
-    outlive(r, max(exp, answered.deadline + max(GRACE, answered.hold)) - now + 60000)
+    local life = max(exp, answered.deadline + max(GRACE, answered.hold)) - now + 60000
+    outlive(r, life)
+    outlive(w, life) -- without it nobody would give back what is parked, where the clock steps forward
     answered.state = '1'
     if answered.hold > 0 then
       answered.till = held_till(answered, exp, now)
