@@ -251,6 +251,7 @@ fn got(message: &Value) -> Option<Got> {
         text: word("text")?,
         from: word("from")?,
         id: word("message_id")?,
+        accepted: word("sent_at")?,
         redelivered: message["redelivered"] == true,
     })
 }

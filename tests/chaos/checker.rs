@@ -30,7 +30,7 @@ pub(crate) struct Verdict {
     pub flagged: u64,
     /// Copies that did not.
     pub unflagged: u64,
-    /// Received after one that was sent later.
+    /// Received after one that was sent later, or accepted before the one in front of it by the server's word.
     pub reordered: u64,
     /// Answers that ended another question's wait.
     pub wrong_answers: u64,
@@ -51,7 +51,7 @@ pub(crate) fn check(history: &History) -> Verdict {
     let told: HashSet<&str> = history.expired.iter().map(String::as_str).collect();
     let mut verdict = Verdict {
         attempts: sent.len() as u64,
-        reordered: reordered(&sent, &history.batches),
+        reordered: reordered(&sent, &history.batches) + back_in_time(&history.batches),
         wrong_answers: history.wrong_answers,
         errors: history.errors,
         unavailable: unavailable(history),
@@ -226,6 +226,12 @@ fn reordered(sent: &BTreeMap<&str, Attempt<'_>>, batches: &[Batch]) -> u64 {
         }
     }
     count
+}
+
+/// Messages that the server says it accepted before the one in front of them.
+fn back_in_time(batches: &[Batch]) -> u64 {
+    let steps = batches.iter().flat_map(|batch| batch.messages.windows(2));
+    steps.filter(|pair| pair[0].accepted > pair[1].accepted).count() as u64
 }
 
 fn unavailable(history: &History) -> Micros {

@@ -45,6 +45,8 @@ pub(crate) enum Fault {
     Failover(Failover),
     /// Slots of a cluster move.
     Migrate,
+    /// The clock of Redis steps, forward and back; in the end it is ahead.
+    StepClock,
     /// Another version of the functions comes, and replicas are restarted; in both orders, once.
     Upgrade,
 }
@@ -59,6 +61,9 @@ pub(crate) enum Failover {
     /// It is asked to hand over.
     Ask,
 }
+
+/// So many seconds a clock may be off.
+const FURTHEST: i64 = 60;
 
 /// Time to wait for, by chance.
 fn within(chance: &mut StdRng, range: std::ops::Range<u64>) -> Duration {
@@ -79,6 +84,10 @@ impl Fault {
             if matches!(self, Self::Partition | Self::Upgrade) {
                 break;
             }
+        }
+        if self == Self::StepClock {
+            // What was sent by a clock that is behind now would live on for the difference, and be missed.
+            site.store.single()?.set_clock(FURTHEST)?;
         }
         for proxy in &site.proxies {
             proxy.mend();
@@ -173,6 +182,11 @@ impl Fault {
                 };
                 cluster.migrate(chance).await?;
                 sleep(within(chance, 5..50)).await;
+            }
+            Self::StepClock => {
+                let by = chance.random_range(-FURTHEST..=FURTHEST);
+                site.store.single()?.set_clock(by)?;
+                sleep(within(chance, 300..1500)).await;
             }
             Self::Upgrade => upgrade::roll(site, chance).await?,
         }

@@ -37,6 +37,8 @@ pub(crate) struct Got {
     pub text: String,
     pub from: String,
     pub id: String,
+    /// When it was accepted, by the word of the server: RFC 3339, which sorts as text.
+    pub accepted: String,
     pub redelivered: bool,
 }
 

@@ -8,7 +8,7 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::Outcome;
+use crate::{Outcome, clock::Clock};
 
 /// A running process. Dropping it ends it.
 pub(crate) struct Process {
@@ -16,13 +16,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `program`; what it says goes to the end of `log`.
-    pub(crate) fn start(program: &Path, arguments: &[String], log: &Path) -> Outcome<Self> {
-        Self::start_with(program, arguments, &[], log)
-    }
-
-    /// [`start`](Self::start), with these variables and no others.
-    pub(crate) fn start_with(
+    /// Starts `program` with these variables and no others; what it says goes to the end of `log`.
+    pub(crate) fn start(
         program: &Path,
         arguments: &[String],
         variables: &[(&str, String)],
@@ -75,6 +70,15 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Checks that a process has the clock that it is to have: what nobody can move would pass every check.
+pub(crate) fn has(process: Option<&Process>, clock: Option<&Clock>) -> Outcome<()> {
+    let wrong = |clock: &Clock| process.is_none_or(|process| !clock.is_of(process.id()));
+    if clock.is_some_and(wrong) {
+        return Err("a process goes by the machine's clock: is it linked statically?".into());
+    }
+    Ok(())
 }
 
 /// Whether the kernel can be told to end children with their parent (util-linux, on Linux).

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Outcome,
+    clock::Clock,
     process::{self, Process},
     replica::Memory,
     resp::{self, Value},
@@ -35,6 +36,7 @@ pub(crate) struct Server {
     pub port: u16,
     dir: PathBuf,
     arguments: Vec<String>,
+    clock: Option<Clock>,
     process: Option<Process>,
 }
 
@@ -57,7 +59,22 @@ impl Server {
             ["--port", &port_word, "--bind", "127.0.0.1", "--save", "", "--dir", &dir_word];
         let words = common.iter().chain(append).chain(more);
         let arguments = words.map(|&word| word.to_owned()).collect();
-        Self::begin(port, dir, arguments).await
+        Self::begin(port, dir, arguments, None).await
+    }
+
+    /// One that keeps nothing, whose clock can be set.
+    pub(crate) async fn with_clock(dir: &Path) -> Outcome<Self> {
+        let started = Self::start(dir, Keeps::Nothing, &[]).await?;
+        let clock = Clock::right(dir, "redis")?;
+        let (dir, arguments) = (started.dir.clone(), started.arguments.clone());
+        let port = started.port;
+        drop(started);
+        Self::begin(port, dir, arguments, Some(clock)).await
+    }
+
+    /// Its clock is so many seconds ahead of the machine's from now on, or behind.
+    pub(crate) fn set_clock(&self, seconds: i64) -> Outcome<()> {
+        Ok(self.clock.as_ref().ok_or("this server's clock cannot be set")?.set(seconds)?)
     }
 
     /// A Sentinel that watches the primary on this port. Two of them must agree that it is down.
@@ -73,11 +90,16 @@ impl Server {
         );
         fs::write(&config, text)?;
         let arguments = vec![config.display().to_string(), "--sentinel".to_owned()];
-        Self::begin(port, dir, arguments).await
+        Self::begin(port, dir, arguments, None).await
     }
 
-    async fn begin(port: u16, dir: PathBuf, arguments: Vec<String>) -> Outcome<Self> {
-        let mut server = Self { port, dir, arguments, process: None };
+    async fn begin(
+        port: u16,
+        dir: PathBuf,
+        arguments: Vec<String>,
+        clock: Option<Clock>,
+    ) -> Outcome<Self> {
+        let mut server = Self { port, dir, arguments, clock, process: None };
         server.restart().await?;
         Ok(server)
     }
@@ -92,11 +114,12 @@ impl Server {
     pub(crate) async fn restart(&mut self) -> Outcome<()> {
         self.kill();
         let log = self.dir.join("log");
-        self.process = Some(Process::start(&program(), &self.arguments, &log)?);
+        let variables = self.clock.iter().flat_map(Clock::variables).collect::<Vec<_>>();
+        self.process = Some(Process::start(&program(), &self.arguments, &variables, &log)?);
         let patience = Instant::now() + PATIENCE;
         loop {
             if resp::ask(self.port, &["PING"]).await.is_ok_and(|answer| answer.text() == "PONG") {
-                return Ok(());
+                return process::has(self.process.as_ref(), self.clock.as_ref());
             }
             if self.process.as_mut().is_none_or(Process::has_ended) || Instant::now() > patience {
                 return Err(format!("redis-server does not start: see {}", log.display()).into());

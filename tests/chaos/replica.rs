@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Outcome,
+    clock::Clock,
     process::{self, Process},
     rows::Settings,
 };
@@ -66,6 +67,7 @@ pub(crate) struct Replica {
     redis: String,
     settings: Settings,
     log: PathBuf,
+    clock: Option<Clock>,
     process: Option<Process>,
 }
 
@@ -77,9 +79,27 @@ impl Replica {
         settings: Settings,
         log: PathBuf,
     ) -> Outcome<Self> {
+        Self::with_clock(program, redis, settings, log, None).await
+    }
+
+    /// [`start`](Self::start), with a clock of its own.
+    pub(crate) async fn with_clock(
+        program: &Path,
+        redis: String,
+        settings: Settings,
+        log: PathBuf,
+        clock: Option<Clock>,
+    ) -> Outcome<Self> {
         let address = ([127, 0, 0, 1], process::free_port()?).into();
-        let mut replica =
-            Self { address, program: program.to_owned(), redis, settings, log, process: None };
+        let mut replica = Self {
+            address,
+            program: program.to_owned(),
+            redis,
+            settings,
+            log,
+            clock,
+            process: None,
+        };
         replica.restart().await?;
         Ok(replica)
     }
@@ -101,7 +121,8 @@ impl Replica {
             ("MCP_MESSAGING__MESSAGING__MANUAL_LEASE_SECONDS", MANUAL_LEASE.as_secs().to_string()),
         ];
         variables.extend(self.settings.iter().map(|&(name, value)| (name, value.to_owned())));
-        self.process = Some(Process::start_with(&self.program, &[], &variables, &self.log)?);
+        variables.extend(self.clock.iter().flat_map(Clock::variables));
+        self.process = Some(Process::start(&self.program, &[], &variables, &self.log)?);
         let patience = Instant::now() + PATIENCE;
         while self.get("/livez").await.is_none_or(|(status, _)| status != 200) {
             if self.process.as_mut().is_none_or(Process::has_ended) || Instant::now() > patience {
@@ -109,7 +130,7 @@ impl Replica {
             }
             sleep(Duration::from_millis(10)).await;
         }
-        Ok(())
+        process::has(self.process.as_ref(), self.clock.as_ref())
     }
 
     /// Memory that it holds now and held at most, bytes.

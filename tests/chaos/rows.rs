@@ -8,7 +8,7 @@ use crate::{
     proxy::Way,
     redis::Keeps,
     sabotage::Sabotage,
-    site::Store,
+    site::{REPLICAS, Store},
 };
 
 /// What must hold.
@@ -42,6 +42,15 @@ pub(crate) struct Row {
     pub lasting: Duration,
     /// How the replicas differ from their defaults.
     pub settings: Settings,
+    /// By how many hours the clocks of the replicas are wrong.
+    pub apart: [i64; REPLICAS],
+}
+
+impl Row {
+    /// Some clock is to be wrong.
+    pub(crate) fn needs_clock(&self) -> bool {
+        self.store == Store::Clocked || self.apart != [0; REPLICAS]
+    }
 }
 
 /// Variables of the environment.
@@ -75,6 +84,7 @@ pub(crate) fn rows() -> Vec<Row> {
         short: false,
         lasting: secs(10),
         settings: &[],
+        apart: [0; REPLICAS],
     };
     let turn = |to_redis, to_replica, seconds| Fault::Turn(to_redis, to_replica, secs(seconds));
     let short = |row: Row| Row { short: true, ..row };
@@ -200,6 +210,21 @@ pub(crate) fn rows() -> Vec<Row> {
                 Fault::Upgrade,
             ))
         },
+        Row {
+            apart: [0, 1, -1],
+            ..short(row(
+                "clocks-differ",
+                "the clocks of two replicas an hour ahead and an hour behind, connections to Redis cut",
+                NOTHING,
+                Fault::Cut,
+            ))
+        },
+        short(row(
+            "clock-steps",
+            "the clock of Redis steps by up to two minutes, forward and back",
+            Store::Clocked,
+            Fault::StepClock,
+        )),
         row("out-of-memory", "Redis out of memory (`noeviction`)", NOTHING, Fault::OutOfMemory),
         measured(row(
             "partition",

@@ -62,8 +62,7 @@ pub(crate) async fn run(row: &Row, seed: u64, program: &Path) -> Outcome<Finding
         Promise::Everything | Promise::Unnoticed | Promise::Measured | Promise::Kept => None,
     };
     let dir = dir(row.name, seed);
-    let mut site =
-        Site::start(&dir, program, row.store, row.settings, sabotage, &mut chance).await?;
+    let mut site = Site::start(&dir, program, row, sabotage, &mut chance).await?;
     let recorder = Recorder::new();
     let mut load = Load::begin(row.crew, site.addresses(), &recorder, seed);
     let (stop, stopped) = watch::channel(());

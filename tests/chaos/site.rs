@@ -10,24 +10,27 @@ use rand::{Rng, rngs::StdRng};
 
 use crate::{
     Outcome,
+    clock::Clock,
     cluster::Cluster,
     pair::Pair,
     proxy::{Proxy, Way},
     redis::{Keeps, Server},
     replica::Replica,
-    rows::Settings,
+    rows::Row,
     sabotage::Sabotage,
     sentinel::Sentinel,
 };
 
 /// Replicas of every run.
-const REPLICAS: usize = 3;
+pub(crate) const REPLICAS: usize = 3;
 
 /// The store of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Store {
     /// One server.
     Single(Keeps),
+    /// One server that keeps nothing, whose clock can be set.
+    Clocked,
     /// A primary and a replica behind one address; `safe` with `min-replicas-to-write`.
     Pair { safe: bool },
     /// A primary, two replicas, three Sentinels.
@@ -57,8 +60,7 @@ impl Site {
     pub(crate) async fn start(
         dir: &Path,
         program: &Path,
-        store: Store,
-        settings: Settings,
+        row: &Row,
         sabotage: Option<Sabotage>,
         chance: &mut StdRng,
     ) -> Outcome<Self> {
@@ -67,8 +69,9 @@ impl Site {
             fs::remove_dir_all(&dir)?;
         }
         fs::create_dir_all(&dir)?;
-        let mut store = match store {
+        let mut store = match row.store {
             Store::Single(keeps) => Running::Single(Server::start(&dir, keeps, &[]).await?),
+            Store::Clocked => Running::Single(Server::with_clock(&dir).await?),
             Store::Pair { safe } => Running::Pair(Pair::start(&dir, safe, chance).await?),
             Store::Sentinel => Running::Sentinel(Sentinel::start(&dir).await?),
             Store::Cluster => Running::Cluster(Cluster::start(&dir).await?),
@@ -92,7 +95,16 @@ impl Site {
                 Running::Cluster(cluster) => cluster.url(),
             };
             let log = dir.join(format!("replica-{number}.log"));
-            replicas.push(Replica::start(program, url, settings, log).await?);
+            let clock = match row.apart[number] {
+                0 => None,
+                hours => {
+                    let clock = Clock::right(&dir, &format!("replica-{number}"))?;
+                    clock.set(hours * 3600)?;
+                    Some(clock)
+                }
+            };
+            let settings = row.settings;
+            replicas.push(Replica::with_clock(program, url, settings, log, clock).await?);
         }
         let site = Self { store, proxies, replicas };
         site.ready().await?;

@@ -7,6 +7,7 @@ mod support;
 
 mod auth;
 mod bad_input;
+mod clocks;
 mod cluster;
 mod converse;
 mod disconnect;

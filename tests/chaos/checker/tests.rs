@@ -30,6 +30,7 @@ impl Story {
             text: text.trim_start_matches('+').to_owned(),
             from: "alice".to_owned(),
             id: String::new(),
+            accepted: String::new(),
             redelivered: text.starts_with('+'),
         };
         let messages = texts.iter().map(message).collect();
@@ -199,4 +200,19 @@ fn only_who_waited_before_the_send_was_woken() {
     assert_eq!(percentile(&[1, 2, 3], 50), 2);
     assert_eq!(percentile(&[1, 2, 3], 100), 3);
     assert_eq!(percentile(&[], 99), 0);
+}
+
+#[test]
+fn the_time_of_acceptance_never_goes_back() {
+    let verdict = |times: [&str; 2]| {
+        let story = Story::default().sent("one", (1, 2)).sent("two", (3, 4));
+        let mut story = story.got(&["one", "two"], (5, 6));
+        for (message, time) in story.0.batches[0].messages.iter_mut().zip(times) {
+            message.accepted = format!("2026-01-01T00:00:{time}Z");
+        }
+        story.verdict().reordered
+    };
+    assert_eq!(verdict(["01.000", "01.000"]), 0);
+    assert_eq!(verdict(["00.999", "01.000"]), 0);
+    assert_eq!(verdict(["01.000", "00.999"]), 1);
 }

@@ -32,6 +32,12 @@ pub(crate) fn key(tenant: &str, client: &str, scopes: &str) -> ApiKey {
     ApiKey::new(tenant, client, scopes.parse().unwrap(), 1, None)
 }
 
+/// One that may read and send until then, in seconds since the epoch.
+pub(crate) fn key_until(tenant: &str, client: &str, expires_at: u64) -> ApiKey {
+    let (tenant, client) = (tenant.parse().unwrap(), client.parse().unwrap());
+    ApiKey::new(tenant, client, "read,send".parse().unwrap(), 1, Some(expires_at))
+}
+
 /// As its holder sends it.
 pub(crate) fn sealed(key: &ApiKey) -> String {
     made_with(MASTERS, key)

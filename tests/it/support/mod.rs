@@ -2,6 +2,8 @@
 
 mod backend;
 mod certificates;
+#[path = "../../chaos/clock.rs"]
+mod clock;
 mod listener;
 mod people;
 mod proxy;
@@ -14,6 +16,7 @@ pub(crate) use backend::{
     redis_backend_with, redis_behind, redis_sealed_by, redis_with, sealed_backend, texts_of, wakes,
 };
 pub(crate) use certificates::Authority;
+pub(crate) use clock::Clock;
 pub(crate) use listener::Listener;
 pub(crate) use people::{Draft, inbox, message, ms, secs, tenant};
 pub(crate) use proxy::{Proxy, Weather};

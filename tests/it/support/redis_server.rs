@@ -11,6 +11,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use super::Clock;
+
 /// What survives a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Persistence {
@@ -26,6 +28,7 @@ pub(crate) struct RedisServer {
     port_word: String,
     persistence: Persistence,
     arguments: Vec<String>,
+    clock: Option<Clock>,
     dir: TempDir,
     process: Option<Child>,
 }
@@ -56,6 +59,19 @@ impl RedisServer {
         Self::start_with(persistence, &[])
     }
 
+    /// A server with a clock of its own.
+    pub(crate) fn start_with_clock() -> Self {
+        let mut server = Self::start(Persistence::None);
+        server.clock = Some(Clock::right(server.dir.path(), "redis").unwrap());
+        server.restart();
+        server
+    }
+
+    /// Its clock is so many seconds ahead of the machine's from now on, or behind.
+    pub(crate) fn set_clock(&self, seconds: i64) {
+        self.clock.as_ref().expect("a clock of its own").set(seconds).unwrap();
+    }
+
     /// A server with more arguments.
     pub(crate) fn start_with(persistence: Persistence, arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
@@ -65,7 +81,8 @@ impl RedisServer {
             let dir = tempfile::tempdir().unwrap();
             let arguments = arguments.clone();
             let port_word = port.to_string();
-            let mut server = Self { port, port_word, persistence, arguments, dir, process: None };
+            let (clock, process) = (None, None);
+            let mut server = Self { port, port_word, persistence, arguments, clock, dir, process };
             if server.run() {
                 return server;
             }
@@ -84,6 +101,7 @@ impl RedisServer {
             .args(["--appendonly", append, "--appendfsync", "always", "--dir"])
             .arg(self.dir.path())
             .args(&self.arguments)
+            .envs(self.clock.iter().flat_map(Clock::variables))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -52,6 +52,11 @@ impl Replica {
         Self { process, address, log, reader: Some(reader) }
     }
 
+    /// Its id as a process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
