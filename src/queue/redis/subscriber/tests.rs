@@ -101,7 +101,8 @@ struct Stage {
 impl Stage {
     async fn set() -> Self {
         let redis = StandIn::default();
-        let settings = RedisSettings { url: redis.start().await, ..RedisSettings::default() };
+        let settings =
+            RedisSettings { url: redis.start().await.into(), ..RedisSettings::default() };
         let (metrics, tasks) = (Arc::new(Metrics::new().unwrap()), TaskTracker::new());
         let link = |scripts| {
             Link::open(&settings, Duration::ZERO, scripts, Arc::clone(&metrics), &tasks).unwrap()
