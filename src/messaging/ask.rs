@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use futures_util::future::{join, try_join};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     CallContext, Delivery, MessagingError, MessagingService, Notice,
     delivery::{Claim, Settler},
     waiters::Held,
-    waiting::Ended,
+    waiting::{Ended, LAST_LOOK, STORE_PAUSE},
 };
 use crate::{
     model::{Address, ClientId, Inbox, Message, MessageId},
     queue::{
         IdempotencyKey, NewMessage, QueueError, Sent, SentStatus, Taken, Taking, TaskRecord, Topic,
-        Unreadable,
+        Unreadable, Wakeups,
     },
     telemetry::trace_of,
 };
@@ -67,6 +67,8 @@ pub enum Reply {
     AskAgain,
     /// The caller's credential does not hold any more: an answer will be in the inbox.
     Unwelcome,
+    /// The store does not answer now. The question is accepted all the same: an answer will be in the inbox.
+    StoreAway,
     /// The client asks for it later ([`MessagingService::task`]), from any replica.
     Task(Box<TaskRecord>),
 }
@@ -92,6 +94,18 @@ impl Drop for OpenWait {
         if self.armed {
             drop(self.settler.deliver(vec![self.claim()]));
         }
+    }
+}
+
+/// Trouble of the store that passes is no failure of a question that was accepted: `None`.
+fn outlived<T>(result: Result<T, MessagingError>) -> Result<Option<T>, MessagingError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MessagingError::Queue(cause)) if cause.is_passing() => {
+            tracing::warn!(error.kind = cause.label(), error = %cause, "a question waits without its store");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -141,7 +155,7 @@ impl MessagingService {
         let _place = self.waiters.enter(Held::Wait, &context.principal)?;
         // Watch before asking: the answer may come at once.
         let mut wakeups = self.queue.watch(Topic::Reply(inbox.clone(), message.id)).await?;
-        let mut cancelled = match &context.call {
+        let cancelled = match &context.call {
             Some(call) => Some(self.queue.watch(Topic::Call(*call)).await?),
             None => None,
         };
@@ -165,7 +179,7 @@ impl MessagingService {
         };
         drop(running);
         message.text = String::new(); // not to be held by everybody who waits
-        let mut look = matches!(sent.status, SentStatus::Duplicate(_));
+        let look = matches!(sent.status, SentStatus::Duplicate(_));
         if sent.id != message.id {
             open.wait = sent.id;
             wakeups = self.queue.watch(Topic::Reply(inbox.clone(), sent.id)).await?;
@@ -181,35 +195,32 @@ impl MessagingService {
         let mut ended = matches!(given_up, Ok(true)).then_some(Ended::Cancelled);
         // A handle says that the task is kept, which nobody knows of a question that is not confirmed.
         if context.takes_tasks && open.armed && ended.is_none() && !asked.sent.unconfirmed {
-            self.become_task(&mut open, &mut asked, look, context).await?;
+            // Where the store cannot say whether it is one, it waits all the same.
+            outlived(self.become_task(&mut open, &mut asked, look, context).await)?;
         }
-        while open.armed {
-            let over = ended.is_some() || Instant::now() >= deadline;
-            // Who is not welcome any more is handed nothing: a reply goes to the inbox.
-            let looks = (look || over) && ended != Some(Ended::Unwelcome);
-            if looks && self.take_reply(&mut open, &mut asked, context, &mut ended).await? {
-                break;
-            }
-            if over {
-                break;
-            }
-            look = true;
-            ended = self.sleep(&mut wakeups, cancelled.as_mut(), deadline, context).await?;
+        let watches = (wakeups, cancelled);
+        let wait = (look, ended, deadline);
+        let mut away;
+        (ended, away) = self.await_reply((&mut open, &mut asked), watches, wait, context).await?;
+        if open.armed && !keyed && !away {
+            // Closed before the answer says "pending", so that the reply is where it says.
+            let closed = timeout(LAST_LOOK, self.queue.wait_close(&inbox, open.wait)).await;
+            let closed = closed.unwrap_or(Err(QueueError::Timeout)).map_err(Into::into);
+            away = outlived(closed)?.is_none();
+            open.armed = away;
         }
-        if let (Reply::Pending, Some(ended)) = (&asked.reply, ended) {
+        if let Reply::Pending = asked.reply {
             asked.reply = match ended {
-                Ended::Cancelled => Reply::Cancelled,
-                Ended::AskAgain => Reply::AskAgain,
-                Ended::Unwelcome => Reply::Unwelcome,
+                Some(Ended::Cancelled) => Reply::Cancelled,
+                Some(Ended::AskAgain) => Reply::AskAgain,
+                Some(Ended::Unwelcome) => Reply::Unwelcome,
+                None if away => Reply::StoreAway,
+                None => Reply::Pending,
             };
         }
-        if open.armed && !keyed {
-            // Closed before the answer says "pending", so that the reply is where it says.
-            self.queue.wait_close(&inbox, open.wait).await?;
-            open.armed = false;
-        }
-        // A handle has no room for notices, and who is not welcome hears none: they stay due.
-        let tells = !matches!(asked.reply, Reply::Task(_) | Reply::Unwelcome);
+        // A handle has no room for notices, who is not welcome hears none, and without a store nobody knows
+        // any: they stay due.
+        let tells = !matches!(asked.reply, Reply::Task(_) | Reply::Unwelcome | Reply::StoreAway);
         if asked.sent.notices_due && tells {
             let (notices, told) = self.notices(&inbox).await;
             asked.notices = notices;
@@ -219,6 +230,45 @@ impl MessagingService {
             };
         }
         Ok(asked)
+    }
+
+    /// Waits for the reply, to the deadline or to what ends the call before it. Also: whether the store was away
+    /// in the end.
+    async fn await_reply(
+        &self,
+        (open, asked): (&mut OpenWait, &mut Asked),
+        (mut wakeups, mut cancelled): (Wakeups, Option<Wakeups>),
+        (mut look, mut ended, deadline): (bool, Option<Ended>, Instant),
+        context: &CallContext,
+    ) -> Result<(Option<Ended>, bool), MessagingError> {
+        while open.armed {
+            let over = ended.is_some() || Instant::now() >= deadline;
+            // Who is not welcome any more is handed nothing: a reply goes to the inbox.
+            if (look || over) && ended != Some(Ended::Unwelcome) {
+                let took = self.take_reply(open, asked, context, &mut ended);
+                let end = deadline.max(Instant::now() + LAST_LOOK);
+                let took = timeout_at(end, took).await.unwrap_or(Err(QueueError::Timeout.into()));
+                match outlived(took)? {
+                    Some(true) => break,
+                    Some(false) => {}
+                    None if over => return Ok((ended, true)),
+                    None if context.stop.is_cancelled() => {
+                        return Ok((Some(Ended::AskAgain), true));
+                    }
+                    None => {
+                        tokio::time::sleep_until(deadline.min(Instant::now() + STORE_PAUSE)).await;
+                        continue;
+                    }
+                }
+            }
+            if over {
+                break;
+            }
+            look = true;
+            let slept = self.sleep(&mut wakeups, cancelled.as_mut(), deadline, context).await;
+            ended = outlived(slept)?.flatten();
+        }
+        Ok((ended, false))
     }
 
     /// Makes the wait a task, unless it has its reply or may not be one.

@@ -10,7 +10,7 @@ use super::{
     delivery::{Claim, Settler},
     receipt::Receipt,
     waiters::{Held, Place},
-    waiting::Ended,
+    waiting::{Ended, LAST_LOOK, STORE_PAUSE},
 };
 use crate::{
     model::{ClientId, Inbox, Message},
@@ -21,15 +21,8 @@ use crate::{
 /// How long a call that does not wait gives another reader's lease to end.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long a waiting call leaves a store in trouble alone.
-const STORE_PAUSE: Duration = Duration::from_millis(500);
-
 /// The first look of a call that waits is given at least so long, however short the wait: as any call is.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
-
-/// A look that begins late in a wait is given so long beyond the end of the wait: enough for a slow network,
-/// and as long as a connection may keep silent.
-const LAST_LOOK: Duration = Duration::from_millis(1500);
 
 /// One fetch.
 #[derive(Debug, Clone)]

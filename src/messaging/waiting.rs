@@ -7,6 +7,13 @@ use tokio::time::Instant;
 use super::{CallContext, MessagingError, MessagingService};
 use crate::queue::{QueueError, Wakeups};
 
+/// How long a waiting call leaves a store in trouble alone.
+pub(super) const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// A look that begins late in a wait is given so long beyond the end of the wait: enough for a slow network,
+/// and as long as a connection may keep silent.
+pub(super) const LAST_LOOK: Duration = Duration::from_millis(1500);
+
 /// What ended a call before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {

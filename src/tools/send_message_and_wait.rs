@@ -183,6 +183,15 @@ fn render(asked: Asked, terms: &Terms) -> Result<ToolOutcome, Stop> {
                 ". Nothing is lost: with another credential, a reply will be in get_messages; don't send it again.\n"
             });
         }
+        Reply::StoreAway => {
+            text.push_str("No reply yet, and the store of this server does not answer now: ");
+            accepted_line(&mut text, &terms.recipient, &asked.sent);
+            text.push_str(if terms.keyed {
+                ". Nothing is lost: repeat this call with the same idempotency_key.\n"
+            } else {
+                ". Nothing is lost: a reply will be in get_messages; don't send it again.\n"
+            });
+        }
         Reply::Cancelled => return Err(Stop::Cancelled),
     }
     let told = Told {

@@ -371,3 +371,25 @@ async fn a_wait_that_ends_in_an_outage_ends_in_time_says_so_and_loses_nothing() 
     one.agent("alice").send("bob", "after the outage").await;
     assert_eq!(bob.texts(20).await, ["after the outage"]);
 }
+
+#[tokio::test]
+async fn a_question_that_was_accepted_is_no_failure_when_the_store_goes_while_it_waits() {
+    let redis = RedisServer::start(Persistence::None);
+    // Far longer than the wait, so that only the wait can end the call.
+    let patient = [("MCP_MESSAGING__REDIS__RETRY_SECONDS", "60")];
+    let one = Replica::with(&redis.url(), &patient).await;
+    let (alice, bob) = (one.agent("alice"), one.agent("bob"));
+    let asking = tokio::spawn({
+        let alice = alice.clone();
+        async move { alice.ask("bob", "are you there?", 3).await }
+    });
+    assert_eq!(bob.texts(20).await, ["are you there?"]);
+    redis.hang(true);
+    let answer = tokio::time::timeout(secs(25), asking).await;
+    redis.hang(false);
+    let asked = answer.expect("it ends with its wait").unwrap();
+    assert_eq!(asked["status"], "pending", "{asked}");
+    bob.call("send_message", json!({"sender_id": "bob", "recipient_id": "alice", "message": "here", "in_reply_to": asked["message_id"]})).await;
+    assert_eq!(alice.texts(20).await, ["here"], "its answer is where it was said to be");
+    assert!(bob.texts(0).await.is_empty(), "it was asked once");
+}
