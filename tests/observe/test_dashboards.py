@@ -39,6 +39,8 @@ def busy(tmp_path_factory):
         # Somebody waits while the panels are looked at.
         installation.repeat(lambda _: installation.replicas[1].call("get_messages", client_id="patient", wait_seconds=10))
         until(lambda: installation.prometheus.query("sum(mcp_messaging_waiters) > 0"))
+        # What one replica counts for all went with Redis, and comes back.
+        until(lambda: installation.prometheus.query("mcp_messaging_sample_timestamp_seconds"))
         time.sleep(3)
         yield installation
 
