@@ -1,6 +1,6 @@
 //! `send_message_and_wait`: ask, and have the answer.
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -141,59 +141,55 @@ struct Terms {
 }
 
 fn render(asked: Asked, terms: &Terms) -> Result<ToolOutcome, Stop> {
-    let mut text = String::new();
+    let accepted = |before: &str, after: &str| {
+        let mut text = before.to_owned();
+        accepted_line(&mut text, &terms.recipient, &asked.sent);
+        text.push_str(after);
+        text
+    };
+    let if_keyed = |repeat, otherwise| if terms.keyed { repeat } else { otherwise };
     let mut reply = None;
-    match asked.reply {
-        Reply::Message(message) => reply = Some(message),
+    let text = match asked.reply {
+        Reply::Message(message) => {
+            reply = Some(message);
+            String::new()
+        }
         Reply::Task(task) => {
-            let mut text = String::from("Waiting for the reply: ");
-            accepted_line(&mut text, &terms.recipient, &asked.sent);
+            let text = accepted("Waiting for the reply: ", "");
             return Ok(ToolOutcome::later(questions::begun(&task, text), asked.delivery));
         }
-        Reply::Pending => {
-            text.push_str(if terms.waits { "No reply yet: " } else { "Sent without waiting: " });
-            accepted_line(&mut text, &terms.recipient, &asked.sent);
-            text.push_str(". A reply will be in get_messages; don't send it again.\n");
-        }
-        Reply::Unreadable(why) => {
-            let _ = write!(text, "{} replied, and the reply {why}: ", terms.recipient.expose());
-            accepted_line(&mut text, &terms.recipient, &asked.sent);
-            text.push_str(
-                ". The reply is not lost: it will be in get_messages once that is mended; don't send it again. \
-                 Tell whoever runs this server.\n",
-            );
-        }
-        Reply::AskAgain => {
-            text.push_str("No reply yet, and this server restarts: ");
-            accepted_line(&mut text, &terms.recipient, &asked.sent);
-            text.push_str(if terms.keyed {
-                ". Go on waiting: repeat this call with the same idempotency_key.\n"
-            } else {
-                ". Go on waiting: get_messages with wait_seconds; don't send it again.\n"
-            });
-        }
-        Reply::Unwelcome => {
-            text.push_str(
-                "No reply yet, and your credential no longer holds (it was revoked, or its time is over): ",
-            );
-            accepted_line(&mut text, &terms.recipient, &asked.sent);
-            text.push_str(if terms.keyed {
-                ". Nothing is lost: with another credential, repeat this call with the same idempotency_key.\n"
-            } else {
-                ". Nothing is lost: with another credential, a reply will be in get_messages; don't send it again.\n"
-            });
-        }
-        Reply::StoreAway => {
-            text.push_str("No reply yet, and the store of this server does not answer now: ");
-            accepted_line(&mut text, &terms.recipient, &asked.sent);
-            text.push_str(if terms.keyed {
-                ". Nothing is lost: repeat this call with the same idempotency_key.\n"
-            } else {
-                ". Nothing is lost: a reply will be in get_messages; don't send it again.\n"
-            });
-        }
+        Reply::Pending => accepted(
+            if terms.waits { "No reply yet: " } else { "Sent without waiting: " },
+            ". A reply will be in get_messages; don't send it again.\n",
+        ),
+        Reply::Unreadable(why) => accepted(
+            &format!("{} replied, and the reply {why}: ", terms.recipient.expose()),
+            ". The reply is not lost: it will be in get_messages once that is mended; don't send it again. \
+             Tell whoever runs this server.\n",
+        ),
+        Reply::AskAgain => accepted(
+            "No reply yet, and this server restarts: ",
+            if_keyed(
+                ". Go on waiting: repeat this call with the same idempotency_key.\n",
+                ". Go on waiting: get_messages with wait_seconds; don't send it again.\n",
+            ),
+        ),
+        Reply::Unwelcome => accepted(
+            "No reply yet, and your credential no longer holds (it was revoked, or its time is over): ",
+            if_keyed(
+                ". Nothing is lost: with another credential, repeat this call with the same idempotency_key.\n",
+                ". Nothing is lost: with another credential, a reply will be in get_messages; don't send it again.\n",
+            ),
+        ),
+        Reply::StoreAway => accepted(
+            "No reply yet, and the store of this server does not answer now: ",
+            if_keyed(
+                ". Nothing is lost: repeat this call with the same idempotency_key.\n",
+                ". Nothing is lost: a reply will be in get_messages; don't send it again.\n",
+            ),
+        ),
         Reply::Cancelled => return Err(Stop::Cancelled),
-    }
+    };
     let told = Told {
         recipient: &terms.recipient,
         question: asked.sent.id,
