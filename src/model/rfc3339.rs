@@ -49,6 +49,7 @@ mod tests {
             assert_eq!(rfc3339(ms), text);
         }
     }
+
     #[test]
     fn dates_are_those_of_the_calendar() {
         for (seconds, text) in [

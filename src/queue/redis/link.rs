@@ -349,7 +349,7 @@ impl Link {
         if let (Some(together), Some(vehicle), true) =
             (&self.together, Vehicle::of(call.operation), self.has_functions())
         {
-            return together.call(vehicle, call.operation, words, call.keys).await;
+            return together.call(vehicle, words, call.keys).await;
         }
         let first: Result<Value, Error> = self.client.custom(command, words).await;
         match first {

@@ -38,13 +38,17 @@ pub(super) enum Vehicle {
 /// One call on its way, and where its answer goes.
 struct Ask {
     vehicle: Vehicle,
-    operation: Operation,
     /// The function, how many keys, the keys, the arguments.
     words: Vec<Value>,
     keys: u16,
     args: u16,
-    bytes: usize,
     answer: oneshot::Sender<Result<Value, Error>>,
+}
+
+impl Ask {
+    fn bytes(&self) -> usize {
+        self.words.iter().filter_map(Value::as_bytes).map(<[u8]>::len).sum()
+    }
 }
 
 impl Vehicle {
@@ -116,15 +120,13 @@ impl Together {
     pub(super) async fn call(
         &self,
         vehicle: Vehicle,
-        operation: Operation,
         words: Vec<Value>,
         keys: usize,
     ) -> Result<Value, Error> {
         let (answer, answered) = oneshot::channel();
         let number = |count: usize| u16::try_from(count).map_err(|_| full());
         let (keys, args) = (number(keys)?, number(words.len().saturating_sub(2 + keys))?);
-        let bytes = words.iter().filter_map(Value::as_bytes).map(<[u8]>::len).sum();
-        let ask = Ask { vehicle, operation, words, keys, args, bytes, answer };
+        let ask = Ask { vehicle, words, keys, args, answer };
         self.0.try_send(ask).map_err(|_| full())?;
         answered.await.map_err(|_| gone())?
     }
@@ -152,11 +154,12 @@ async fn serve(client: Client, mut asked: mpsc::Receiver<Ask>, tasks: TaskTracke
             let (mut group, mut load) = (Vec::new(), 0);
             let depart = |group| tasks.spawn(travel(client.clone(), vehicle, group));
             for ask in asks.extract_if(.., |ask| ask.vehicle == vehicle) {
-                if load + ask.bytes > LOAD && !group.is_empty() {
+                let bytes = ask.bytes();
+                if load + bytes > LOAD && !group.is_empty() {
                     depart(std::mem::take(&mut group));
                     load = 0;
                 }
-                load += ask.bytes;
+                load += bytes;
                 group.push(ask);
             }
             if !group.is_empty() {
@@ -181,7 +184,7 @@ async fn travel(client: Client, vehicle: Vehicle, mut group: Vec<Ask>) {
     words.push(Value::Integer(i64::try_from(keys).unwrap_or_default()));
     let mut passengers = Vec::with_capacity(group.len() * 24);
     for ask in &mut group {
-        let name = ask.operation.name().as_bytes();
+        let name = ask.words[0].as_bytes().unwrap_or_default();
         passengers.push(u8::try_from(name.len()).unwrap_or_default());
         passengers.extend_from_slice(name);
         passengers.extend_from_slice(&ask.keys.to_be_bytes());
