@@ -150,7 +150,7 @@ async fn handle(
             };
             if accepted == Accepted::Stream && call.may_wait() {
                 let held = (serving, share);
-                match sse::begin(*call, state.config.keep_alive, connection, held, vigil).await {
+                match sse::begin(call, state.config.keep_alive, connection, held, vigil).await {
                     Ok(stream) => return Ok(stream_of(stream)),
                     Err(finished) => return finish(request, finished),
                 }
@@ -177,7 +177,7 @@ async fn handle(
                 Err(finished) => finished,
             }
         }
-        Incoming::Batch(batch) => batch.run().await,
+        Incoming::Batch(batch) => Box::pin(batch.run()).await,
     };
     finish(request, finished)
 }

@@ -64,7 +64,7 @@ struct Waiting {
 /// Begins a call that may wait. One that ends at once, without a word before its answer, needs no stream
 /// and is answered under its own status.
 pub(super) async fn begin(
-    mut call: PreparedCall,
+    mut call: Box<PreparedCall>,
     every: Duration,
     connection: Rc<Connection>,
     (serving, shares): (Serving, Shares),

@@ -135,14 +135,15 @@ impl PreparedCall {
     ///
     /// # Cancel safety
     /// Dropping the future gives the call up: what it took goes back.
-    pub async fn run(mut self, frame: Frame) -> Finished {
+    pub async fn run(mut self: Box<Self>, frame: Frame) -> Finished {
         let span = self.operation.trace(self.context.trace);
         self.run_in_span(frame).instrument(span).await
     }
 
-    async fn run_in_span(self, frame: Frame) -> Finished {
+    // A wait holds this future for minutes, so what only some calls need is boxed.
+    async fn run_in_span(self: Box<Self>, frame: Frame) -> Finished {
         let Self { server, work, context, id, era, operation, messages, waits: _, progress: _ } =
-            self;
+            *self;
         drop(messages);
         let writer = server.writer(frame, &id, era);
         let rendered = match work {
@@ -180,7 +181,7 @@ impl PreparedCall {
             }
             Work::Task(tasks, id, inquiry) => {
                 let asked = (&*id, inquiry);
-                return task::run(&*tasks, asked, &context, &writer, operation).await;
+                return Box::pin(task::run(&*tasks, asked, &context, &writer, operation)).await;
             }
             Work::Subscribe { uri, wanted, session } => {
                 if let Some(subscriptions) = &server.offer().subscriptions {

@@ -291,8 +291,10 @@ impl Link {
         let result = loop {
             match self.once(&mut call).await {
                 Ok(value) => break Ok(value),
+                // What is rare is boxed: every call carries the room of what it may wait for.
                 Err(error) => {
-                    if let Err(error) = self.failed(&mut attempts, &mut call, &error).await {
+                    let failed = self.failed(&mut attempts, &mut call, &error);
+                    if let Err(error) = Box::pin(failed).await {
                         break Err(error);
                     }
                 }
@@ -351,6 +353,15 @@ impl Link {
         {
             return together.call(vehicle, words, call.keys).await;
         }
+        Box::pin(self.alone(command, words, call)).await
+    }
+
+    async fn alone(
+        &self,
+        command: CustomCommand,
+        words: Vec<Value>,
+        call: &mut Call,
+    ) -> Result<Value, Error> {
         let first: Result<Value, Error> = self.client.custom(command, words).await;
         match first {
             Err(error) if error.details().starts_with("NOSCRIPT") => {

@@ -134,7 +134,7 @@ impl RedisQueue {
     /// promises is kept.
     pub(super) async fn write(&self, call: Call) -> Result<(Value, bool), QueueError> {
         match &self.confirming {
-            Some(confirming) => confirming.make(call).await,
+            Some(confirming) => Box::pin(confirming.make(call)).await,
             None => Ok((self.link.make(call).await?, true)),
         }
     }
