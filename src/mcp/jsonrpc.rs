@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use super::{error::McpError, meta::Params};
@@ -115,6 +115,41 @@ impl<'a> Body<'a> {
 
 /// Reads one message.
 pub(super) fn read(text: &str) -> Result<Message<'_>, Rejected<'_>> {
+    match read_request(text) {
+        Some(request) => Ok(Message::Request(request)),
+        None => read_in_steps(text),
+    }
+}
+
+/// A request, in one pass. `None`: it is none, or something is wrong with it.
+fn read_request(text: &str) -> Option<Request<'_>> {
+    #[derive(Deserialize)]
+    struct Whole<'a> {
+        #[serde(borrow)]
+        jsonrpc: Text<'a>,
+        #[serde(borrow)]
+        id: &'a RawValue,
+        #[serde(borrow)]
+        method: Text<'a>,
+        #[serde(borrow, default, deserialize_with = "Params::deserialize_object")]
+        params: Params<'a>,
+        // Not of a request, and yet each at most once.
+        #[serde(default, rename = "result")]
+        _result: IgnoredAny,
+        #[serde(default, rename = "error")]
+        _error: IgnoredAny,
+    }
+    if !text.trim_ascii_start().starts_with('{') {
+        return None;
+    }
+    let whole: Whole<'_> = serde_json::from_str(text).ok()?;
+    let id = Id::from_raw(whole.id)?;
+    let request = Request { id, method: whole.method.0, params: whole.params };
+    (whole.jsonrpc.0 == "2.0").then_some(request)
+}
+
+/// Any message, and of what is none, why: the envelope first, so that an error names the request if it can.
+fn read_in_steps(text: &str) -> Result<Message<'_>, Rejected<'_>> {
     let envelope = match serde_json::from_str::<Envelope<'_>>(text) {
         // serde would read an array as the fields in their order.
         Ok(envelope) if text.trim_ascii_start().starts_with('{') => envelope,
@@ -160,6 +195,60 @@ mod tests {
     fn refused(body: &str) -> (Option<String>, McpError) {
         let rejected = read(body).unwrap_err();
         (rejected.id.map(|id| id.as_json().to_owned()), rejected.error)
+    }
+
+    #[test]
+    fn what_is_read_in_one_pass_is_what_is_read_in_steps() {
+        let ids = ["1", "\"a\"", "-7.5", "null", "true", "{}", "[1]", ""];
+        let versions = ["\"2.0\"", "\"\\u0032.0\"", "\"1.0\"", "2", "null", ""];
+        let methods = ["\"ping\"", "\"tools\\/call\"", "7", "null", ""];
+        let params = [
+            "{}",
+            "null",
+            "[]",
+            "[null]",
+            "7",
+            "\"x\"",
+            "",
+            r#"{"name":"n","arguments":{"a":[1,{"b":null}]},"x":1,"x":2}"#,
+            r#"{"name":"n","name":"n"}"#,
+            r#"{"name":null,"arguments":null,"_meta":{"progressToken":1}}"#,
+            r#"{"arguments":{"a":1,"a":2},"inputResponses":null}"#,
+            r#"{"arguments":{"#,
+        ];
+        let mores = ["", r#","x":{},"x":1"#, r#","result":1"#, r#","error":1,"error":2"#, ",", "}"];
+        let member = |name: &str, value: &str| match value {
+            "" => String::new(),
+            value => format!("\"{name}\":{value},"),
+        };
+        let (mut requests, mut others) = (0, 0);
+        for id in ids {
+            for version in versions {
+                for method in methods {
+                    for params in params {
+                        for more in mores {
+                            let body = format!(
+                                " {{{}{}{}{}\"last\":0{more}}} ",
+                                member("id", id),
+                                member("jsonrpc", version),
+                                member("method", method),
+                                member("params", params),
+                            );
+                            match (read_request(&body), read_in_steps(&body)) {
+                                (Some(one), Ok(Message::Request(other))) => {
+                                    assert_eq!(format!("{one:?}"), format!("{other:?}"), "{body}");
+                                    requests += 1;
+                                }
+                                (Some(_), other) => panic!("{body}: {other:?}"),
+                                (None, Ok(Message::Request(_))) => panic!("in steps only: {body}"),
+                                (None, _) => others += 1,
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        assert!(requests > 100 && others > requests, "{requests} and {others}");
     }
 
     #[test]

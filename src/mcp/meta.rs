@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize,
-    de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor},
+    de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::{Map, Value, value::RawValue};
 
@@ -52,6 +52,27 @@ pub(super) struct Params<'a> {
 }
 
 impl<'a> Params<'a> {
+    /// From an object, or nothing from `null`. An array would be the members in their order.
+    pub(super) fn deserialize_object<D: Deserializer<'a>>(from: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Params<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_unit<E>(self) -> Result<Params<'de>, E> {
+                Ok(Params::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Params<'de>, A::Error> {
+                Params::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        from.deserialize_any(Object)
+    }
+
     pub(super) fn read(raw: Option<&'a RawValue>) -> Result<Self, McpError> {
         let Some(raw) = raw else { return Ok(Self::default()) };
         let malformed = McpError::MalformedParams("params must be an object without repeated keys");
