@@ -198,7 +198,13 @@ async fn run(config: &Config, metrics: Arc<Metrics>) -> Result<(), StartError> {
                 settling.clone(),
                 Arc::clone(&metrics),
             )
-            .limited_by(Limiter::new(limits, send_limits, stocks.clone()))
+            .limited_by(Limiter::new(
+                limits,
+                send_limits,
+                stocks.clone(),
+                settling.clone(),
+                Arc::clone(&metrics),
+            ))
             .asking(auth.contacts(kept.clone()));
             let mcp = McpServer::new(offer(&messaging), Arc::clone(&metrics), stop.clone());
             HttpState {

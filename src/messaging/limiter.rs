@@ -6,6 +6,9 @@
 //! batches more at once than the burst, or be refused that much too early. Where a batch is one permit, the limit
 //! is exact.
 //!
+//! Most agents send now and then, and find no batch. Nobody waits twice for the store because of that: one call
+//! goes on while the store is asked, unless it needs more than a batch or the limit is exact.
+//!
 //! Permits are spent by what is sent, whether or not it is accepted. What only reads spends none: it changes
 //! nothing, and the calls that run at once are bounded anyway ([`Waiters`](super::Waiters)).
 //!
@@ -19,11 +22,13 @@ use std::{
 };
 
 use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 
 use super::{CallContext, MessagingError, MessagingService, audit};
 use crate::{
     model::{Inbox, Principal, Rate},
     queue::{Bucket, LimitStore, NewMessage, Pair, Pause, Permits, QueueError},
+    telemetry::Metrics,
 };
 
 /// The store may take so long to say what is left.
@@ -74,13 +79,22 @@ pub struct Limiter {
     store: Arc<dyn LimitStore>,
     limits: SendLimits,
     stocks: Stocks,
+    tasks: TaskTracker,
+    metrics: Arc<Metrics>,
 }
 
 impl Limiter {
-    /// Limits that are kept in a store. `stocks` is shared by all mailboxes of a process.
+    /// Limits that are kept in a store. `stocks` is shared by all mailboxes of a process. `tasks` runs what asks
+    /// the store while its call goes on.
     #[must_use]
-    pub fn new(store: Arc<dyn LimitStore>, limits: SendLimits, stocks: Stocks) -> Self {
-        Self { store, limits, stocks }
+    pub fn new(
+        store: Arc<dyn LimitStore>,
+        limits: SendLimits,
+        stocks: Stocks,
+        tasks: TaskTracker,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { store, limits, stocks, tasks, metrics }
     }
 
     /// Where they are kept.
@@ -88,9 +102,30 @@ impl Limiter {
         Arc::clone(&self.store)
     }
 
+    /// As [`take`](Self::take), but one call goes on while the store is asked.
+    async fn take_on_trust(&self, bucket: Bucket, rate: Rate, need: u32) -> Option<Permits> {
+        let (stock, kept) = self.stocks.of(&bucket);
+        // What nobody keeps would be trusted for ever.
+        let trusted = kept && rate.batch() > 1 && need <= rate.batch();
+        if trusted && let Ok(asking) = Arc::clone(&stock.asking).try_lock_owned() {
+            if let Some(decided) = stock.decide(need) {
+                return Some(decided);
+            }
+            let limiter = self.clone();
+            self.tasks.spawn(async move {
+                if limiter.ask(&bucket, &stock, rate, need).await.is_none() {
+                    limiter.metrics.limit_unchecked();
+                }
+                drop(asking);
+            });
+            return Some(Permits::Granted(need));
+        }
+        self.take(bucket, rate, need).await
+    }
+
     /// `None`: the store did not say.
     async fn take(&self, bucket: Bucket, rate: Rate, need: u32) -> Option<Permits> {
-        let stock = self.stocks.of(&bucket);
+        let (stock, _kept) = self.stocks.of(&bucket);
         if let Some(decided) = stock.decide(need) {
             return Some(decided);
         }
@@ -99,11 +134,16 @@ impl Limiter {
         if let Some(decided) = stock.decide(need) {
             return Some(decided);
         }
+        self.ask(&bucket, &stock, rate, need).await
+    }
+
+    /// Takes a batch out of the store, or notes why there is none. `None`: the store did not say.
+    async fn ask(&self, bucket: &Bucket, stock: &Stock, rate: Rate, need: u32) -> Option<Permits> {
         if self.stocks.failed_just_now() {
             return None;
         }
         let want = need.max(rate.batch());
-        let asked = timeout(ASK_WITHIN, self.store.permits(&bucket, rate, need, want)).await;
+        let asked = timeout(ASK_WITHIN, self.store.permits(bucket, rate, need, want)).await;
         match asked.unwrap_or(Err(QueueError::Timeout)) {
             Ok(said) => {
                 stock.note(said, need, rate);
@@ -127,7 +167,7 @@ impl Limiter {
         let paused = self.store.pause(pair, time, message.recipient.client());
         match timeout(ASK_WITHIN, paused).await.unwrap_or(Err(QueueError::Timeout)) {
             Ok((left, begun)) => {
-                self.stocks.of(&Bucket::pair(pair)).close(Closed::paused(left));
+                self.stocks.of(&Bucket::pair(pair)).0.close(Closed::paused(left));
                 Some(Begun { left, begun })
             }
             Err(error) => {
@@ -165,7 +205,7 @@ struct Crowd {
 #[derive(Default)]
 struct Stock {
     holding: Mutex<Holding>,
-    asking: tokio::sync::Mutex<()>,
+    asking: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -198,10 +238,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Stocks {
-    fn of(&self, bucket: &Bucket) -> Arc<Stock> {
+    /// What was taken out of a bucket, and whether the next one will find it here.
+    fn of(&self, bucket: &Bucket) -> (Arc<Stock>, bool) {
         let mut crowd = lock(&self.0.stocks);
         if let Some(stock) = crowd.by_bucket.get(bucket) {
-            return Arc::clone(stock);
+            return (Arc::clone(stock), true);
         }
         let (many, full) = (2 * crowd.left + FEW, crowd.by_bucket.len() >= STOCKS);
         let just_now = crowd.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY);
@@ -213,10 +254,11 @@ impl Stocks {
             crowd.left = crowd.by_bucket.len();
         }
         let stock = Arc::<Stock>::default();
-        if crowd.by_bucket.len() < STOCKS {
+        let room = crowd.by_bucket.len() < STOCKS;
+        if room {
             crowd.by_bucket.insert(bucket.clone(), Arc::clone(&stock));
         }
-        stock
+        (stock, room)
     }
 
     fn failed(&self, error: &QueueError) {
@@ -321,12 +363,12 @@ impl MessagingService {
                 Whose::Caller => own(),
                 Whose::Tenant => Bucket::tenant(sender.tenant()),
             };
-            match limiter.take(bucket, rate, messages).await {
+            match limiter.take_on_trust(bucket, rate, messages).await {
                 Some(Permits::Granted(_)) => {}
                 None => self.metrics.limit_unchecked(),
                 Some(Permits::Later(wait) | Permits::Paused(wait)) => {
                     if whose == Whose::Tenant && limiter.limits.caller.is_some() {
-                        limiter.stocks.of(&own()).give_back(messages);
+                        limiter.stocks.of(&own()).0.give_back(messages);
                     }
                     audit::rate_limited(sender, whose);
                     self.waiters.hold_back(&context.stop).await;
@@ -394,7 +436,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use async_trait::async_trait;
-    use futures_util::future::join_all;
+    use futures_util::{FutureExt, future::join_all};
 
     use super::*;
     use crate::model::{ClientId, Tenant};
@@ -448,7 +490,8 @@ mod tests {
     fn limiter() -> (Arc<Store>, Limiter) {
         let store = Arc::<Store>::default();
         let way = Arc::<Store>::clone(&store);
-        (store, Limiter::new(way, SendLimits::default(), Stocks::default()))
+        let (tasks, metrics) = (TaskTracker::new(), Arc::new(Metrics::new().unwrap()));
+        (store, Limiter::new(way, SendLimits::default(), Stocks::default(), tasks, metrics))
     }
 
     fn rate(burst: u32) -> Rate {
@@ -485,6 +528,43 @@ mod tests {
         assert_eq!(store.asked.load(Ordering::SeqCst), 2, "one may be there where five are not");
         limiter.take(Bucket::caller("default/bob"), rate(20), 5).await;
         assert_eq!(store.asked.load(Ordering::SeqCst), 3, "another one's");
+    }
+
+    #[tokio::test]
+    async fn who_sends_now_and_then_does_not_wait_for_the_store() {
+        let (store, limiter) = limiter();
+        let on_trust = |need| limiter.take_on_trust(alice(), rate(400), need);
+        let asked = || store.asked.load(Ordering::SeqCst);
+        // Answered at once, although the store has not been asked yet.
+        assert_eq!(on_trust(1).now_or_never(), Some(Some(Permits::Granted(1))));
+        assert_eq!(asked(), 0);
+        // Whoever comes meanwhile waits for its answer, and the first one was paid for.
+        assert_eq!(on_trust(19).await, Some(Permits::Granted(19)));
+        assert_eq!(asked(), 1);
+        // More than a batch is not trusted, nor is anything where the limit is exact.
+        assert_eq!(on_trust(21).now_or_never(), None);
+        let exact = limiter.take_on_trust(Bucket::caller("default/bob"), rate(20), 1);
+        assert_eq!(exact.now_or_never(), None);
+    }
+
+    #[tokio::test]
+    async fn trust_ends_with_the_answer() {
+        let (store, limiter) = limiter();
+        *lock(&store.says) = Some(Permits::Later(Duration::from_secs(9)));
+        let on_trust = || limiter.take_on_trust(alice(), rate(400), 1);
+        assert_eq!(on_trust().await, Some(Permits::Granted(1)));
+        for _ in 0..3 {
+            assert!(matches!(on_trust().await, Some(Permits::Later(_))));
+        }
+        assert_eq!(store.asked.load(Ordering::SeqCst), 1);
+        // What is not kept is not trusted.
+        for number in 0..STOCKS {
+            let bucket = Bucket::caller(&format!("default/{number}"));
+            let (stock, _kept) = limiter.stocks.of(&bucket);
+            stock.close(Closed::paused(Duration::from_secs(9)));
+        }
+        let stranger = limiter.take_on_trust(Bucket::caller("default/zoe"), rate(400), 1);
+        assert!(matches!(stranger.await, Some(Permits::Later(_))));
     }
 
     #[tokio::test]

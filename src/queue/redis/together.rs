@@ -55,7 +55,8 @@ impl Vehicle {
     /// What may carry an operation. `None`: it goes alone.
     pub(super) fn of(operation: Operation) -> Option<Self> {
         match operation {
-            Operation::Send => Some(Self::Adding),
+            // Who asks for permits does not wait for them: they travel with the send that they are for.
+            Operation::Send | Operation::Permits => Some(Self::Adding),
             Operation::Fetch
             | Operation::Ack
             | Operation::Release
@@ -87,7 +88,6 @@ impl Vehicle {
             | Operation::Hold
             | Operation::Survey
             | Operation::Inboxes
-            | Operation::Permits
             | Operation::Pause
             | Operation::PauseLift
             | Operation::PauseNote
