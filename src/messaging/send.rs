@@ -123,7 +123,15 @@ impl MessagingService {
                 SendResult { recipient: parcel.recipient, outcome }
             }
         });
-        let results = join_all(sends).await;
+        let mut results = Vec::with_capacity(sends.len());
+        if sends.len() == 1 {
+            // Nearly every send: it needs no turns.
+            for only in sends {
+                results.push(only.await);
+            }
+        } else {
+            results = join_all(sends).await;
+        }
         let due = |result: &SendResult| result.outcome.as_ref().is_ok_and(|sent| sent.notices_due);
         let (notices, delivery) =
             if results.iter().any(due) { self.notices(&sender).await } else { (Vec::new(), None) };

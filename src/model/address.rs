@@ -2,13 +2,13 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{ClientId, Grant, Inbox, InvalidClientId, InvalidGrant, InvalidTenant, Tenant};
 
 /// Where a message goes, or who it is from, as seen from one team. Its `Debug` shows no id.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Address {
     /// Another team, and the whole as it is written.
     abroad: Option<(Tenant, Arc<str>)>,
@@ -88,9 +88,9 @@ impl TryFrom<String> for Address {
     }
 }
 
-impl From<Address> for String {
-    fn from(address: Address) -> Self {
-        address.expose().to_owned()
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.expose())
     }
 }
 

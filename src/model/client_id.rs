@@ -2,15 +2,15 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// 1-128 characters of `A-Z a-z 0-9 . _ - @ +`, so that no Redis key, hash tag, channel, header or
 /// markdown can be broken by one.
 ///
 /// `Debug` shows the length only. There is no `Display`: whoever needs the text says
 /// [`expose`](Self::expose).
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct ClientId(Arc<str>);
 
 /// Why a text is not a client id. The text itself is not repeated: it may be somebody's id.
@@ -65,9 +65,9 @@ impl TryFrom<String> for ClientId {
     }
 }
 
-impl From<ClientId> for String {
-    fn from(id: ClientId) -> Self {
-        id.0.as_ref().to_owned()
+impl Serialize for ClientId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
     }
 }
 

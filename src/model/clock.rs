@@ -1,4 +1,4 @@
-//! The wall clock as a port. Only the memory backend needs it: Redis brings its own.
+//! The wall clock as a port. The memory backend and the log need it: Redis brings its own.
 
 use std::{
     sync::{

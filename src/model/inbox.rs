@@ -78,7 +78,7 @@ impl Inbox {
     /// The inbox of `client` in `tenant`.
     #[must_use]
     pub fn new(tenant: Tenant, client: ClientId) -> Self {
-        let name = format!("{}/{}", tenant.as_str(), client.expose()).into();
+        let name = [tenant.as_str(), "/", client.expose()].concat().into();
         Self { tenant, client, name }
     }
 

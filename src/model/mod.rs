@@ -22,6 +22,6 @@ pub use message::{InvalidMessageId, Message, MessageId, MessageState};
 pub use network::{InvalidNetwork, Network};
 pub use principal::{Grant, InvalidGrant, InvalidScopes, Principal, Scope, Scopes};
 pub use rate::Rate;
-pub use rfc3339::{rfc3339, rfc3339_seconds};
+pub use rfc3339::{rfc3339, rfc3339_micros, rfc3339_seconds};
 pub use survey::Survey;
 pub use trace::TraceParent;

@@ -3,20 +3,45 @@
 /// Milliseconds since the Unix epoch as `2026-01-31T12:34:56.789Z`.
 #[must_use]
 pub fn rfc3339(unix_ms: u64) -> String {
-    format!("{}.{:03}Z", to_the_second(unix_ms / 1000), unix_ms % 1000)
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    put(&mut text[20..23], unix_ms % 1000);
+    finished(text, unix_ms / 1000)
+}
+
+/// Microseconds since the Unix epoch as `2026-01-31T12:34:56.789012Z`.
+#[must_use]
+pub fn rfc3339_micros(unix_us: u64) -> String {
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    put(&mut text[20..26], unix_us % 1_000_000);
+    finished(text, unix_us / 1_000_000)
 }
 
 /// Seconds since the Unix epoch as `2026-01-31T12:34:56Z`.
 #[must_use]
 pub fn rfc3339_seconds(unix_seconds: u64) -> String {
-    format!("{}Z", to_the_second(unix_seconds))
+    finished(*b"0000-00-00T00:00:00Z", unix_seconds)
 }
 
-fn to_the_second(seconds: u64) -> String {
+/// With everything down to the second. Years end at 9999, as those of the RFC do.
+fn finished<const LEN: usize>(mut text: [u8; LEN], seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
+    put(&mut text[..4], year.min(9999));
+    put(&mut text[5..7], month);
+    put(&mut text[8..10], day);
+    put(&mut text[11..13], second / 3600);
+    put(&mut text[14..16], second / 60 % 60);
+    put(&mut text[17..19], second % 60);
+    // Nothing but ASCII was put there.
+    String::from_utf8(text.into()).unwrap_or_default()
+}
+
+/// The last digits of a number, as many as there is place.
+fn put(place: &mut [u8], mut number: u64) {
+    for digit in place.iter_mut().rev() {
+        *digit = b'0' + (number % 10).to_le_bytes()[0];
+        number /= 10;
+    }
 }
 
 /// Year, month and day of a day since 1970-01-01, in the proleptic Gregorian calendar. Counted in
@@ -45,8 +70,11 @@ mod tests {
             (1_709_251_200_000, "2024-03-01T00:00:00.000Z"),
             (1_767_225_599_001, "2025-12-31T23:59:59.001Z"),
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+            (253_402_300_799_987, "9999-12-31T23:59:59.987Z"),
         ] {
             assert_eq!(rfc3339(ms), text);
+            let finer = text.replace('Z', "042Z");
+            assert_eq!(rfc3339_micros(ms * 1000 + 42), finer);
         }
     }
 

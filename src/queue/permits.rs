@@ -58,7 +58,7 @@ impl Bucket {
     /// Of whoever makes calls: the name of a principal, or of an inbox where nothing was proved.
     #[must_use]
     pub fn caller(name: &str) -> Self {
-        Self(format!("c:{name}").into())
+        Self(["c:", name].concat().into())
     }
 
     /// Of a team.

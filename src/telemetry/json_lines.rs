@@ -3,16 +3,18 @@
 //! The same members as the JSON of `tracing-subscriber` with its events flattened, at half of its
 //! cost: every request logs one line, so the formatter is part of every request.
 
-use std::fmt::{self, Debug, Display};
+use std::fmt::{self, Debug, Display, Write};
 
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    fmt::{self as lines, FmtContext, FormatEvent, FormatFields, format::Writer, time::FormatTime},
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     registry::LookupSpan,
 };
+
+use crate::model::{Clock, SystemClock, rfc3339_micros};
 
 /// The format.
 pub(super) struct JsonLines;
@@ -29,13 +31,29 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         writer.write_str("{\"timestamp\":\"")?;
-        lines::time().format_time(&mut writer)?;
-        write!(writer, "\",\"level\":\"{}\"", event.metadata().level())?;
+        writer.write_str(&rfc3339_micros(SystemClock.now_us()))?;
+        for piece in ["\",\"level\":\"", event.metadata().level().as_str(), "\""] {
+            writer.write_str(piece)?;
+        }
         let mut members = Members { writer, result: Ok(()) };
         event.record(&mut members);
         members.result?;
-        members.text("target", event.metadata().target())?;
+        members.text("target", |text| text.write_str(event.metadata().target()))?;
         members.writer.write_str("}\n")
+    }
+}
+
+/// Writes what stands between the quotes of a JSON string.
+struct Escaped<'a, 'w>(&'a mut Writer<'w>);
+
+impl Write for Escaped<'_, '_> {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+        if piece.bytes().all(plain) {
+            return self.0.write_str(piece);
+        }
+        let quoted = serde_json::to_string(piece).map_err(|_| fmt::Error)?;
+        self.0.write_str(&quoted[1..quoted.len() - 1])
     }
 }
 
@@ -45,21 +63,26 @@ struct Members<'a> {
 }
 
 impl Members<'_> {
-    fn text(&mut self, name: &str, value: &str) -> fmt::Result {
-        write!(self.writer, ",\"{name}\":\"")?;
-        let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-        if value.bytes().all(plain) {
-            self.writer.write_str(value)?;
-        } else {
-            // With its quotes, of which one stands there and one follows.
-            let quoted = serde_json::to_string(value).map_err(|_| fmt::Error)?;
-            self.writer.write_str(&quoted[1..quoted.len() - 1])?;
+    fn text(
+        &mut self,
+        name: &str,
+        value: impl FnOnce(&mut Escaped<'_, '_>) -> fmt::Result,
+    ) -> fmt::Result {
+        for piece in [",\"", name, "\":\""] {
+            self.writer.write_str(piece)?;
         }
+        value(&mut Escaped(&mut self.writer))?;
         self.writer.write_char('"')
     }
 
     fn number(&mut self, field: &Field, value: impl Display) {
-        let written = write!(self.writer, ",\"{}\":{value}", field.name());
+        let mut write = || {
+            for piece in [",\"", field.name(), "\":"] {
+                self.writer.write_str(piece)?;
+            }
+            write!(self.writer, "{value}")
+        };
+        let written = write();
         self.result = self.result.and(written);
     }
 }
@@ -67,7 +90,7 @@ impl Members<'_> {
 /// Names of fields stand in our code: none needs to be escaped.
 impl Visit for Members<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        let written = self.text(field.name(), value);
+        let written = self.text(field.name(), |text| text.write_str(value));
         self.result = self.result.and(written);
     }
 
@@ -88,7 +111,7 @@ impl Visit for Members<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let written = self.text(field.name(), &format!("{value:?}"));
+        let written = self.text(field.name(), |text| write!(text, "{value:?}"));
         self.result = self.result.and(written);
     }
 }

@@ -4,7 +4,7 @@
 //! quotes, a list as JSON text, `null` or a blank for "not given"), and everything else is refused in
 //! words that name the argument, what is wrong with it and what to do.
 
-use std::{borrow::Cow, fmt::Display, time::Duration};
+use std::{borrow::Cow, fmt::Display, slice, time::Duration};
 
 use serde_json::{Map, Value};
 
@@ -211,14 +211,12 @@ pub(super) fn opened(value: &Value) -> Cow<'_, Value> {
 }
 
 /// What a list holds, also as JSON text; anything else stands for a list of itself.
-pub(super) fn items(value: &Value) -> Vec<Value> {
-    match opened(value).into_owned() {
-        Value::Array(items) => items,
-        one @ (Value::Null
-        | Value::Bool(_)
-        | Value::Number(_)
-        | Value::String(_)
-        | Value::Object(_)) => vec![one],
+pub(super) fn items(value: &Value) -> Cow<'_, [Value]> {
+    match opened(value) {
+        Cow::Borrowed(Value::Array(items)) => Cow::Borrowed(items),
+        Cow::Borrowed(one) => Cow::Borrowed(slice::from_ref(one)),
+        Cow::Owned(Value::Array(items)) => Cow::Owned(items),
+        Cow::Owned(one) => Cow::Owned(vec![one]),
     }
 }
 

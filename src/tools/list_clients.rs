@@ -194,7 +194,7 @@ pub(super) fn entries(text: &mut String, clients: &[ClientEntry]) {
     for ClientEntry { client, profile, presence, queued } in clients {
         let seen = match presence {
             Presence::Waiting | Presence::Seen(_) => markdown::presence(*presence),
-            Presence::Unknown => "not seen lately".to_owned(),
+            Presence::Unknown => "not seen lately".into(),
         };
         let _ = write!(text, "- {}: {seen}, {queued} queued ", client.expose());
         let mut told = short(&profile.name, NAME_SHOWN);

@@ -1,11 +1,11 @@
 //! What answers say to the model. Short, and always what to do next.
 
-use std::{fmt::Write, time::Duration};
+use std::{borrow::Cow, fmt::Write, time::Duration};
 
 use super::envelope::Envelope;
 use crate::{
     messaging::Notice,
-    model::{Address, Message, MessageState, rfc3339},
+    model::{Message, MessageState, rfc3339},
     queue::{self, Pause, Presence},
 };
 
@@ -34,12 +34,12 @@ pub(crate) fn counted(count: u64, noun: &str) -> String {
 }
 
 /// What is known of a client, as the end of a sentence about it.
-pub(super) fn presence(presence: Presence) -> String {
+pub(super) fn presence(presence: Presence) -> Cow<'static, str> {
     match presence {
-        Presence::Waiting => "waiting for mail now".to_owned(),
-        Presence::Seen(age) => format!("last seen {}", ago(age)),
+        Presence::Waiting => "waiting for mail now".into(),
+        Presence::Seen(age) => format!("last seen {}", ago(age)).into(),
         Presence::Unknown => {
-            "never seen here, so check the id (list_clients knows who checked in)".to_owned()
+            "never seen here, so check the id (list_clients knows who checked in)".into()
         }
     }
 }
@@ -120,11 +120,6 @@ pub(super) fn state(state: MessageState) -> &'static str {
         MessageState::Expired => "expired unread",
         MessageState::Unknown => "unknown",
     }
-}
-
-/// Where a message waits, after a send.
-pub(super) fn queued_for(recipient: &Address, known: Presence) -> String {
-    format!("queued for {} ({})", recipient.expose(), presence(known))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! To whom, and what: the listed arguments and every form that clients of the Python original send.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::{
@@ -51,14 +53,15 @@ fn filled(
 ) -> Result<Vec<Parcel>, BadArgument> {
     let texts = Texts::read(arguments, items.len())?;
     let parcels = items.iter().enumerate().map(|(index, item)| {
-        let name = if key == KEYS[0] { key.to_owned() } else { format!("{key}[{index}]") };
+        let name =
+            if key == KEYS[0] { Cow::Borrowed(key) } else { Cow::Owned(format!("{key}[{index}]")) };
         parcel(&name, item, (&texts, index), principal)
     });
     parcels.collect()
 }
 
 /// The argument that names recipients, and them.
-fn addressees(arguments: &Arguments) -> Result<(&'static str, Vec<Value>), BadArgument> {
+fn addressees(arguments: &Arguments) -> Result<(&'static str, Cow<'_, [Value]>), BadArgument> {
     let mut found = None;
     for key in KEYS {
         let Some(value) = arguments::given(arguments, key) else { continue };
@@ -80,30 +83,37 @@ fn addressees(arguments: &Arguments) -> Result<(&'static str, Vec<Value>), BadAr
 }
 
 /// The texts that stand beside the recipients.
-struct Texts {
-    each: Vec<String>,
-    all: Option<String>,
+struct Texts<'a> {
+    each: Vec<Cow<'a, str>>,
+    all: Option<Cow<'a, str>>,
 }
 
-impl Texts {
-    fn read(arguments: &Arguments, recipients: usize) -> Result<Self, BadArgument> {
+impl<'a> Texts<'a> {
+    fn read(arguments: &'a Arguments, recipients: usize) -> Result<Self, BadArgument> {
         let mut texts = Self { each: Vec::new(), all: None };
         if let Some(value) = arguments::given(arguments, "message") {
-            texts.all = Some(arguments::text("message", value)?.to_owned());
+            texts.all = Some(arguments::text("message", value)?.into());
         }
         let Some(value) = arguments::given(arguments, "messages") else { return Ok(texts) };
-        let Value::Array(items) = arguments::opened(value).into_owned() else {
-            texts.all = Some(arguments::text("messages", value)?.to_owned());
-            return Ok(texts);
-        };
-        let read = |(index, item)| arguments::text(&format!("messages[{index}]"), item);
-        let each: Vec<_> = items.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-        match each[..] {
-            [] => {}
-            [one] => texts.all = Some(one.to_owned()),
-            _ if each.len() == recipients => {
-                texts.each = each.into_iter().map(str::to_owned).collect();
+        let mut each: Vec<Cow<'_, str>> = match arguments::opened(value) {
+            Cow::Borrowed(Value::Array(items)) => items
+                .iter()
+                .enumerate()
+                .map(|item| Ok(nth(item)?.into()))
+                .collect::<Result<_, _>>()?,
+            Cow::Owned(Value::Array(items)) => {
+                let read = |item| Ok(nth(item)?.to_owned().into());
+                items.iter().enumerate().map(read).collect::<Result<_, _>>()?
             }
+            Cow::Borrowed(_) | Cow::Owned(_) => {
+                texts.all = Some(arguments::text("messages", value)?.into());
+                return Ok(texts);
+            }
+        };
+        match each.len() {
+            0 => {}
+            1 => texts.all = each.pop(),
+            count if count == recipients => texts.each = each,
             _ => {
                 let problem = format_args!(
                     "has {} texts for {recipients} recipients; give one for each, or one for all",
@@ -116,10 +126,15 @@ impl Texts {
     }
 }
 
+/// One of `messages`.
+fn nth((index, item): (usize, &Value)) -> Result<&str, BadArgument> {
+    arguments::text(&format!("messages[{index}]"), item)
+}
+
 fn parcel(
     name: &str,
     item: &Value,
-    (texts, index): (&Texts, usize),
+    (texts, index): (&Texts<'_>, usize),
     principal: &Principal,
 ) -> Result<Parcel, BadArgument> {
     let (recipient, own) = match item {
@@ -140,10 +155,14 @@ fn parcel(
             (arguments::address(name, item, principal)?, None)
         }
     };
-    text_for(recipient, own.or(texts.each.get(index).map(String::as_str)), texts)
+    text_for(recipient, own.or(texts.each.get(index).map(AsRef::as_ref)), texts)
 }
 
-fn text_for(recipient: Address, own: Option<&str>, texts: &Texts) -> Result<Parcel, BadArgument> {
+fn text_for(
+    recipient: Address,
+    own: Option<&str>,
+    texts: &Texts<'_>,
+) -> Result<Parcel, BadArgument> {
     match own.or(texts.all.as_deref()) {
         Some(text) => Ok(Parcel { recipient, text: text.to_owned() }),
         None => {

@@ -114,9 +114,12 @@ fn refused(Refusal { id, error }: &Refusal, terms: Terms) -> (Option<MessageId>,
     (Some(*id), reason)
 }
 
+/// What is said of one message, about, bytes.
+const ROOM: usize = 192;
+
 /// What became of each message, for the model.
 pub(super) fn told(results: &[SendResult], views: &[ResultView<'_>], terms: Terms) -> String {
-    let mut text = String::new();
+    let mut text = String::with_capacity(64 + ROOM * results.len());
     let accepted = results.iter().filter(|result| result.outcome.is_ok()).count();
     let single = results.len() == 1;
     if !single {
@@ -142,23 +145,21 @@ pub(super) fn told(results: &[SendResult], views: &[ResultView<'_>], terms: Term
     text
 }
 
-/// `message_id … queued for bob (…)`.
+/// `message_id … is queued for bob (…)`.
 pub(super) fn accepted_line(text: &mut String, recipient: &Address, sent: &Sent) {
+    let whom = recipient.expose();
     let _ = write!(text, "message_id {} ", sent.id);
-    let _ = match sent.status {
+    match sent.status {
         SentStatus::Queued => {
-            write!(text, "is {}", markdown::queued_for(recipient, sent.recipient))
+            let presence = markdown::presence(sent.recipient);
+            text.extend(["is queued for ", whom, " (", &presence, ")"]);
         }
-        SentStatus::Replied => {
-            write!(text, "was handed to {}, who waits for it", recipient.expose())
+        SentStatus::Replied => text.extend(["was handed to ", whom, ", who waits for it"]),
+        SentStatus::Duplicate(state) => {
+            let state = markdown::state(state);
+            text.extend(["to ", whom, " was sent before with this idempotency_key and is ", state]);
         }
-        SentStatus::Duplicate(state) => write!(
-            text,
-            "to {} was sent before with this idempotency_key and is {}",
-            recipient.expose(),
-            markdown::state(state)
-        ),
-    };
+    }
     if sent.unconfirmed {
         text.push_str(
             "; unconfirmed: accepted, but a failure of the store now could still lose it: ask message_status later",

@@ -1,5 +1,7 @@
 //! Every name in Redis. `migrations/KEYSPACE.md` says what stands under each.
 
+use std::{array, sync::LazyLock};
+
 use fred::{bytes::Bytes, types::Value};
 
 use crate::{
@@ -17,14 +19,23 @@ pub(super) fn bucket_of(name: &[u8]) -> u8 {
     (crc16::State::<crc16::XMODEM>::calculate(name) & (BUCKETS - 1)).to_be_bytes()[1]
 }
 
+/// What all names of a bucket begin with, and its slot: every call needs both.
+static OF_BUCKET: LazyLock<[(Box<str>, u16); BUCKETS as usize]> = LazyLock::new(|| {
+    array::from_fn(|bucket| (format!("mb1:{{b{bucket}}}:").into(), slot_of(&format!("b{bucket}"))))
+});
+
+fn begin(bucket: u8) -> &'static str {
+    &OF_BUCKET[usize::from(bucket)].0
+}
+
 /// The wake channel of a bucket.
 pub(super) fn channel(bucket: u8) -> String {
-    format!("mb1:{{b{bucket}}}:ch")
+    format!("{}ch", begin(bucket))
 }
 
 /// The index of a bucket's inboxes.
 pub(super) fn index(bucket: u8) -> String {
-    format!("mb1:{{b{bucket}}}:i")
+    format!("{}i", begin(bucket))
 }
 
 /// The key that says which process counts what lies in the store, and its slot.
@@ -39,7 +50,7 @@ pub(super) fn loading() -> (String, u16) {
 
 /// The hash slot of a bucket in a Redis Cluster.
 pub(super) fn slot(bucket: u8) -> u16 {
-    slot_of(&format!("b{bucket}"))
+    OF_BUCKET[usize::from(bucket)].1
 }
 
 /// The hash slot of a tag.
@@ -64,13 +75,11 @@ impl InboxKeys {
     pub(super) fn new(inbox: &Inbox) -> Self {
         let name = inbox.name().as_bytes();
         let bucket = bucket_of(name);
-        let channel = channel(bucket);
-        // The channel is `mb1:{b4}:ch`: a key begins as it does.
-        let begin = channel.len() - 2;
-        let len = begin + name.len() + 2;
+        let begin = begin(bucket).as_bytes();
+        let len = begin.len() + name.len() + 2;
         let mut buffer = Vec::with_capacity(len * PARTS.len());
         for part in PARTS {
-            buffer.extend_from_slice(&channel.as_bytes()[..begin]);
+            buffer.extend_from_slice(begin);
             buffer.extend_from_slice(name);
             buffer.extend_from_slice(&[b':', *part]);
         }
@@ -139,7 +148,7 @@ pub(super) fn paused_pairs(tenant: &Tenant) -> (Value, u16) {
 /// The key of what is left of a rate, and its bucket.
 pub(super) fn permits(of: &crate::queue::Bucket) -> (Value, u8) {
     let bucket = bucket_of(of.name().as_bytes());
-    (Value::String(format!("mb1:{{b{bucket}}}:g:{}", of.name()).into()), bucket)
+    (Value::String(format!("{}g:{}", begin(bucket), of.name()).into()), bucket)
 }
 
 /// A hash of what is known of a tenant, and its slot. `k`: keys that are refused; `i`: keys that were issued; `t`:
@@ -152,7 +161,7 @@ pub(super) fn credentials(tenant: &Tenant, part: &str) -> (Value, u16) {
 /// The key that marks a call as cancelled, and its bucket.
 pub(super) fn cancelled(call: &CallKey) -> (Value, u8) {
     let bucket = bucket_of(call.as_bytes());
-    (Value::String(format!("mb1:{{b{bucket}}}:c:{}", hex(call.as_bytes())).into()), bucket)
+    (Value::String(format!("{}c:{}", begin(bucket), hex(call.as_bytes())).into()), bucket)
 }
 
 /// A fresh id of a task of this inbox: its first byte is the bucket, so that it is found by its id alone.
@@ -163,7 +172,7 @@ pub(super) fn new_task(inbox: &Inbox) -> TaskId {
 /// The key of a task, and its bucket.
 pub(super) fn task(id: &TaskId) -> (Value, u8) {
     let (bucket, secret) = id.parts();
-    (Value::String(format!("mb1:{{b{bucket}}}:t:{}", hex(secret)).into()), bucket)
+    (Value::String(format!("{}t:{}", begin(bucket), hex(secret)).into()), bucket)
 }
 
 /// The name of a topic inside a replica, and the bucket whose channel carries its wake-ups.
