@@ -123,9 +123,13 @@ async fn handle(
     let accepted = Accepted::read(headers)?;
     let limit = state.config.body_limit;
     let (body, share) = read(headers, &connection, payload, limit, &state.config).await?;
-    let others = |name: &str| Field::read(headers.get_all(name).map(HeaderValue::as_bytes));
-    let read = protocol_headers(headers, &admitted.principal, &others);
-    let finished = match state.mcp.receive(&read, &body) {
+    let incoming = {
+        let others = |name: &str| Field::read(headers.get_all(name).map(HeaderValue::as_bytes));
+        let read = protocol_headers(headers, &admitted.principal, &others);
+        state.mcp.receive(&read, &body)
+    };
+    // actix boxes this future for each request: below a kilobyte that is cheap, so what follows has a box each.
+    let finished = match incoming {
         Incoming::Answer(ready) => {
             let lacking = ready.lacking.map(|lacking| {
                 credentials::insufficient(&state.auth, &admitted.principal, lacking)
@@ -155,7 +159,7 @@ async fn handle(
                     Err(finished) => return finish(request, finished),
                 }
             }
-            call.run(Frame::default()).await
+            Box::pin(call.run(Frame::default())).await
         }
         Incoming::Listen(mut listen) => {
             drop(body);
@@ -164,7 +168,7 @@ async fn handle(
                 return Err(refusal(StatusCode::NOT_ACCEPTABLE, why));
             }
             let vigil = Vigil::keep(&state.auth, &admitted, || listen.ends_early());
-            match listen.begin().await {
+            match Box::pin(listen.begin()).await {
                 Ok((subscription, operation)) => {
                     log_when_written(request, Some(operation));
                     return Ok(stream_of(sse::Feed::new(
@@ -354,7 +358,7 @@ pub(super) async fn read(
     match at_once {
         Poll::Ready(done) => done?,
         Poll::Pending => {
-            let Ok(done) = timeout(config.client_request_timeout, collect).await else {
+            let Ok(done) = Box::pin(timeout(config.client_request_timeout, collect)).await else {
                 let why = "the body took too long to arrive";
                 return Err(refusal(StatusCode::REQUEST_TIMEOUT, why));
             };

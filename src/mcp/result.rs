@@ -125,7 +125,9 @@ impl Writer<'_> {
 
     /// What a tool answered.
     pub(super) fn tool(&self, outcome: &ToolOutcome) -> Result<Bytes, serde_json::Error> {
-        let room = outcome.text.len() * if outcome.structured.is_some() { 3 } else { 1 };
+        // Of a text some characters are escaped.
+        let (text, structured) = (outcome.text.len(), outcome.structured.as_ref());
+        let room = text + text / 16 + structured.map_or(0, |json| json.get().len());
         let mut out = self.open(Freshness::Call, room);
         write_outcome(&mut out, outcome)?;
         Ok(self.close(out))

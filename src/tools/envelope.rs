@@ -47,20 +47,20 @@ impl Envelope {
     pub(super) fn wrap(&self, out: &mut String, header: &str, body: &str) {
         let crlf = only_crlf(body);
         let note = if crlf { "; CRLF" } else { "" };
-        let _ = writeln!(out, "\nBEGIN {} {header}{note}", self.marker);
+        out.extend(["\nBEGIN ", &self.marker, " ", header, note, "\n"]);
         for line in body.split('\n') {
             let line = if crlf { line.strip_suffix('\r').unwrap_or(line) } else { line };
-            let _ = write!(out, "{}| ", self.short());
+            out.extend([self.short(), "| "]);
             show(out, line);
             out.push('\n');
         }
-        let _ = writeln!(out, "END {}", self.marker);
+        out.extend(["END ", &self.marker, "\n"]);
     }
 
     /// Appends a text on the line that `out` ends with. Everything after the short marker up to the
     /// end of the line is the text.
     pub(super) fn inline(&self, out: &mut String, text: &str) {
-        let _ = write!(out, "{}| ", self.short());
+        out.extend([self.short(), "| "]);
         for (index, line) in text.split('\n').enumerate() {
             if index > 0 {
                 out.push_str("\\u{a}");
@@ -98,8 +98,12 @@ pub(super) fn show(out: &mut String, line: &str) {
 /// ignorable by default: zero-width, bidirectional controls, variation selectors, tags. All of them
 /// can hide text from people or end a line. The emoji selector U+FE0F carries nothing and stays.
 fn is_unseen(c: char) -> bool {
+    // Most of most texts.
+    if c.is_ascii() {
+        return c.is_ascii_control() && c != '\t';
+    }
     match c {
-        '\t' | '\u{fe0f}' => false,
+        '\u{fe0f}' => false,
         '\u{ad}'
         | '\u{34f}'
         | '\u{61c}'
