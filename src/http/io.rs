@@ -55,7 +55,7 @@ pub(super) struct Connection {
     /// What the response under way carries.
     delivery: RefCell<Option<Delivery>>,
     /// The request whose answer is being handed over.
-    operation: Cell<Option<Operation>>,
+    operation: Cell<Option<Box<Operation>>>,
 }
 
 impl Connection {
@@ -111,7 +111,7 @@ impl Connection {
 
     /// An answer is being handed over: its request is logged once it has been written.
     pub(super) fn drop_when_written(&self, operation: Option<Operation>) {
-        self.operation.set(operation);
+        self.operation.set(operation.map(Box::new));
     }
 
     fn wake(&self) {

@@ -36,7 +36,7 @@ use std::{
 
 use actix_http::{HttpService, Protocol};
 use actix_server::Server;
-use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, boxed, fn_service, map_config};
 use actix_web::{
     App, HttpResponse,
     dev::AppConfig,
@@ -167,7 +167,7 @@ pub fn serve(
             let open = connections.clone();
             let (tls, patience) = (tls.clone(), config.client_request_timeout);
             let stall = config.write_stall_timeout;
-            fn_service(move |socket: TcpStream| {
+            let service = fn_service(move |socket: TcpStream| {
                 let (place, burden, tls) = (open.enter(), open.burden.clone(), tls.clone());
                 async move {
                     // Without this an answer written in two pieces waits for a delayed ACK.
@@ -180,7 +180,9 @@ pub fn serve(
                     Ok((wire, Protocol::Http1, peer))
                 }
             })
-            .and_then(service)
+            .and_then(service);
+            // The server keeps room for two of what it is given to run: a pointer is a smaller one.
+            boxed::factory(service)
         })?;
     }
     let server = builder.run();

@@ -51,7 +51,8 @@ impl Wire {
         let wire =
             |stream| Self { stream, state, patience, answered: false, head: None, timer: None };
         let Some(tls) = tls else { return Ok(wire(Either::Left(io))) };
-        match timeout(patience, tls.accept(io)).await {
+        // Boxed: the future of a connection is as large as the largest that it ever awaits.
+        match Box::pin(timeout(patience, tls.accept(io))).await {
             Ok(Ok(stream)) => Ok(wire(Either::Right(Box::new(stream)))),
             Ok(Err(error)) => {
                 tracing::debug!(error = %error, "no TLS with a client");

@@ -21,10 +21,10 @@ use super::{
 use crate::{
     dialogue::{Completion, InputRequired, LogLevel},
     messaging::{CallContext, Delivery},
-    prompts::{Prompt, PromptArguments},
+    prompts::{Prompt, PromptArguments, PromptOutcome},
     queue::CallKey,
     resources::Resource,
-    tools::{Arguments, Tasks, Tool, ToolOutcome},
+    tools::{Arguments, Tasks, Tool, ToolError, ToolOutcome},
 };
 
 /// Most suggestions of one completion, by the protocol.
@@ -112,8 +112,8 @@ impl PreparedCall {
     /// What ends it before its time: for whoever learns that its caller is no longer welcome.
     pub fn ends_early(&mut self) -> impl FnOnce() + use<> {
         self.context.stop = self.context.stop.child_token();
-        let CallContext { stop, unwelcome, .. } = &self.context;
-        let (stop, unwelcome) = (stop.clone(), unwelcome.clone());
+        let CallContext { stop, unwelcome, .. } = &mut self.context;
+        let (stop, unwelcome) = (stop.clone(), unwelcome.get_or_insert_default().clone());
         move || {
             unwelcome.cancel();
             stop.cancel();
@@ -131,81 +131,132 @@ impl PreparedCall {
         self.messages.take()
     }
 
-    /// Runs it.
+    /// Runs it. Its span begins now.
     ///
     /// # Cancel safety
     /// Dropping the future gives the call up: what it took goes back.
-    pub async fn run(mut self: Box<Self>, frame: Frame) -> Finished {
-        let span = self.operation.trace(self.context.trace);
-        self.run_in_span(frame).instrument(span).await
+    pub fn run(self: Box<Self>, frame: Frame) -> impl Future<Output = Finished> + use<> {
+        let Self { server, work, context, id, era, mut operation, .. } = *self;
+        let span = operation.trace(context.trace);
+        let run = Run { server, context, id, era, frame, operation };
+        // Thousands of these wait for messages, and a future has room for its largest branch and, if it is of an
+        // `async fn`, for its arguments beside what it makes of them.
+        async move {
+            let rendered = match work {
+                Work::Tool(tool, arguments) => {
+                    let outcome = tool.call(arguments, &run.context).await;
+                    return run.answer(tool.name(), outcome);
+                }
+                Work::Resource(resource, uri) => run.read(&*resource, &uri).await,
+                Work::Prompt(prompt, arguments) => run.get(&*prompt, arguments).await,
+                Work::Complete(suggester, argument) => run.complete(&suggester, &argument).await,
+                Work::Task(tasks, id, inquiry) => {
+                    let writer = run.server.writer(frame, &run.id, era);
+                    let asked = (&*id, inquiry);
+                    let answer = task::run(&*tasks, asked, &run.context, &writer, run.operation);
+                    return Box::pin(answer).await;
+                }
+                Work::Subscribe { uri, wanted, session } => {
+                    if let Some(subscriptions) = &run.server.offer().subscriptions {
+                        subscriptions.set(session.as_deref(), &uri, wanted).await;
+                    }
+                    Ok(run.writer().empty())
+                }
+                Work::SetLevel { level, session } => {
+                    if let Some(levels) = &run.server.offer().logging {
+                        levels.set(session.as_deref(), level).await;
+                    }
+                    Ok(run.writer().empty())
+                }
+            };
+            run.finish(rendered)
+        }
+        .instrument(span)
+    }
+}
+
+/// A call under way.
+struct Run {
+    server: McpServer,
+    context: CallContext,
+    id: Box<str>,
+    era: Era,
+    frame: Frame,
+    operation: Operation,
+}
+
+impl Run {
+    fn writer(&self) -> Writer<'_> {
+        self.server.writer(self.frame, &self.id, self.era)
     }
 
-    // A wait holds this future for minutes, so what only some calls need is boxed.
-    async fn run_in_span(self: Box<Self>, frame: Frame) -> Finished {
-        let Self { server, work, context, id, era, operation, messages, waits: _, progress: _ } =
-            *self;
-        drop(messages);
-        let writer = server.writer(frame, &id, era);
-        let rendered = match work {
-            Work::Tool(tool, arguments) => match tool.call(arguments, &context).await {
-                Ok(outcome) if outcome.cancelled => {
-                    return Finished::nothing(Some(operation.finish(202, "cancelled")));
-                }
-                Ok(outcome) => match answered(&writer, &outcome, &context) {
-                    Ok(body) => {
-                        if let Some(reason) = outcome.refusal {
-                            server.metrics().refusal(reason);
-                        }
-                        let error = match &outcome {
-                            // Its client reads a refusal; for the service it is a failure of its own.
-                            ToolOutcome { store_failed: true, .. } => "unavailable",
-                            ToolOutcome { is_error: true, .. } => "tool_error",
-                            ToolOutcome { .. } => "",
-                        };
-                        let operation = Some(operation.finish(200, error));
-                        return Finished {
-                            status: 200,
-                            body,
-                            delivery: outcome.delivery,
-                            operation,
-                        };
-                    }
-                    Err(error) => Err(error.into()),
-                },
-                Err(error) => Err(Stop::of_tool(error, tool.name())),
-            },
-            Work::Resource(resource, uri) => read(&writer, &*resource, &uri, &context).await,
-            Work::Prompt(prompt, arguments) => get(&writer, &*prompt, arguments, &context).await,
-            Work::Complete(suggester, argument) => {
-                complete(&writer, &suggester, &argument, &context).await
+    /// Answers what a tool came to.
+    fn answer(self, tool: &'static str, outcome: Result<ToolOutcome, ToolError>) -> Finished {
+        let outcome = match outcome {
+            Ok(outcome) if outcome.cancelled => {
+                return Finished::nothing(Some(self.operation.finish(202, "cancelled")));
             }
-            Work::Task(tasks, id, inquiry) => {
-                let asked = (&*id, inquiry);
-                return Box::pin(task::run(&*tasks, asked, &context, &writer, operation)).await;
-            }
-            Work::Subscribe { uri, wanted, session } => {
-                if let Some(subscriptions) = &server.offer().subscriptions {
-                    subscriptions.set(session.as_deref(), &uri, wanted).await;
-                }
-                Ok(writer.empty())
-            }
-            Work::SetLevel { level, session } => {
-                if let Some(levels) = &server.offer().logging {
-                    levels.set(session.as_deref(), level).await;
-                }
-                Ok(writer.empty())
-            }
+            Ok(outcome) => outcome,
+            Err(error) => return self.finish(Err(Stop::of_tool(error, tool))),
         };
+        let body = match answered(&self.writer(), &outcome, &self.context) {
+            Ok(body) => body,
+            Err(error) => return self.finish(Err(error.into())),
+        };
+        if let Some(reason) = outcome.refusal {
+            self.server.metrics().refusal(reason);
+        }
+        let error = match &outcome {
+            // Its client reads a refusal; for the service it is a failure of its own.
+            ToolOutcome { store_failed: true, .. } => "unavailable",
+            ToolOutcome { is_error: true, .. } => "tool_error",
+            ToolOutcome { .. } => "",
+        };
+        let operation = Some(self.operation.finish(200, error));
+        Finished { status: 200, body, delivery: outcome.delivery, operation }
+    }
+
+    async fn read(&self, resource: &dyn Resource, uri: &str) -> Result<Bytes, Stop> {
+        let read = resource.read(uri, &self.context).await;
+        let contents = read.map_err(|error| McpError::from_resource(error, uri))?;
+        self.object(Freshness::Now, &ReadResult { contents: &contents })
+    }
+
+    async fn get(&self, prompt: &dyn Prompt, arguments: PromptArguments) -> Result<Bytes, Stop> {
+        let outcome = prompt.get(arguments, &self.context).await.map_err(Stop::of_prompt)?;
+        let PromptOutcome { description, messages } = &outcome;
+        self.object(Freshness::Call, &PromptResult { description, messages })
+    }
+
+    async fn complete(
+        &self,
+        suggester: &Suggester,
+        Argument { name, value }: &Argument,
+    ) -> Result<Bytes, Stop> {
+        let Completion { mut values, total, has_more } = match suggester {
+            Suggester::Prompt(prompt) => prompt.complete(name, value, &self.context).await,
+            Suggester::Resource(resource) => resource.complete(name, value, &self.context).await,
+        };
+        let has_more = has_more || values.len() > SUGGESTIONS;
+        values.truncate(SUGGESTIONS);
+        let completion = Suggested { values, total, has_more };
+        self.object(Freshness::Call, &CompleteResult { completion })
+    }
+
+    fn object(&self, freshness: Freshness, result: &impl Serialize) -> Result<Bytes, Stop> {
+        self.writer().object(freshness, result).map_err(|error| unwritten(&error).into())
+    }
+
+    fn finish(self, rendered: Result<Bytes, Stop>) -> Finished {
         let rendered = match rendered {
-            Err(Stop::Input(input)) => {
-                may_require(&input, era, &context).map(|()| writer.input_required(&input))
-            }
+            Err(Stop::Input(input)) => may_require(&input, self.era, &self.context)
+                .map(|()| self.writer().input_required(&input)),
             Err(Stop::Error(error)) => Err(error),
             Ok(body) => Ok(body),
         };
         match rendered {
-            Ok(body) => Finished::plain(200, body, operation.finish(200, "")),
-            Err(error) => refused(frame, &id, era, &error, operation),
+            Ok(body) => Finished::plain(200, body, self.operation.finish(200, "")),
+            Err(error) => refused(self.frame, &self.id, self.era, &error, self.operation),
         }
     }
 }
@@ -249,45 +300,6 @@ fn may_require(input: &InputRequired, era: Era, context: &CallContext) -> Result
         }
     }
     Ok(())
-}
-
-async fn read(
-    writer: &Writer<'_>,
-    resource: &dyn Resource,
-    uri: &str,
-    context: &CallContext,
-) -> Result<Bytes, Stop> {
-    let read = resource.read(uri, context).await;
-    let contents = read.map_err(|error| McpError::from_resource(error, uri))?;
-    let result = ReadResult { contents: &contents };
-    writer.object(Freshness::Now, &result).map_err(|error| unwritten(&error).into())
-}
-
-async fn get(
-    writer: &Writer<'_>,
-    prompt: &dyn Prompt,
-    arguments: PromptArguments,
-    context: &CallContext,
-) -> Result<Bytes, Stop> {
-    let outcome = prompt.get(arguments, context).await.map_err(Stop::of_prompt)?;
-    let result = PromptResult { description: &outcome.description, messages: &outcome.messages };
-    writer.object(Freshness::Call, &result).map_err(|error| unwritten(&error).into())
-}
-
-async fn complete(
-    writer: &Writer<'_>,
-    suggester: &Suggester,
-    Argument { name, value }: &Argument,
-    context: &CallContext,
-) -> Result<Bytes, Stop> {
-    let Completion { mut values, total, has_more } = match suggester {
-        Suggester::Prompt(prompt) => prompt.complete(name, value, context).await,
-        Suggester::Resource(resource) => resource.complete(name, value, context).await,
-    };
-    let has_more = has_more || values.len() > SUGGESTIONS;
-    values.truncate(SUGGESTIONS);
-    let result = CompleteResult { completion: Suggested { values, total, has_more } };
-    writer.object(Freshness::Call, &result).map_err(|error| unwritten(&error).into())
 }
 
 #[derive(Serialize)]
@@ -395,6 +407,16 @@ impl Batch {
 mod tests {
     use super::*;
     use crate::tools::{Task, TaskState};
+
+    /// Beside what its tool holds.
+    #[test]
+    fn a_call_that_waits_holds_little() {
+        fn held<F: Future>(_run: impl Fn(Box<PreparedCall>, Frame) -> F) -> usize {
+            size_of::<F>()
+        }
+        let held = held(PreparedCall::run);
+        assert!(held <= 720, "{held} bytes");
+    }
 
     #[test]
     fn a_task_never_reaches_a_client_that_did_not_declare_it() {

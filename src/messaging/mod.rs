@@ -71,8 +71,9 @@ pub struct CallContext {
     pub call: Option<CallKey>,
     /// The replica is going away: waits end with "ask again".
     pub stop: CancellationToken,
-    /// The caller's credential does not hold any more: waits end, and hand out nothing. Cancelled before `stop`.
-    pub unwelcome: CancellationToken,
+    /// Of a call that ends with its caller's credential: it does not hold any more, so that waits hand out
+    /// nothing. Cancelled before `stop`, which ends them.
+    pub unwelcome: Option<CancellationToken>,
     /// The caller's trace.
     pub trace: Option<TraceParent>,
     /// The client, for what converses with it. The mailbox does not.

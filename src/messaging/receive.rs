@@ -127,6 +127,17 @@ impl Drop for InFlight {
     }
 }
 
+/// What a look came to.
+enum Looked {
+    Answer(Received),
+    /// What would be the answer if the call did not wait, and when to look again although nothing wakes it.
+    Nothing {
+        guard: InFlight,
+        received: Received,
+        due: Option<Duration>,
+    },
+}
+
 impl MessagingService {
     /// Hands out the oldest messages of an inbox, waiting for the first one if asked to.
     ///
@@ -137,7 +148,7 @@ impl MessagingService {
     /// Dropping the future loses no message: what was handed out is given back.
     pub async fn receive(
         &self,
-        request: ReceiveRequest,
+        request: &ReceiveRequest,
         context: &CallContext,
     ) -> Result<Received, MessagingError> {
         self.noted(self.acknowledge_and_take(request, context).await)
@@ -145,7 +156,7 @@ impl MessagingService {
 
     async fn acknowledge_and_take(
         &self,
-        request: ReceiveRequest,
+        request: &ReceiveRequest,
         context: &CallContext,
     ) -> Result<Received, MessagingError> {
         self.check_wait("wait_seconds", request.wait)?;
@@ -160,7 +171,7 @@ impl MessagingService {
             }
             None => 0,
         };
-        let mut received = self.take(&request, &inbox, running, context).await?;
+        let mut received = self.take(request, &inbox, running, context).await?;
         received.acknowledged = acknowledged;
         Ok(received)
     }
@@ -176,7 +187,7 @@ impl MessagingService {
         let waits = !request.wait.is_zero();
         let deadline = Instant::now() + request.wait;
         let patience = deadline.max(Instant::now() + PATIENCE);
-        let place =
+        let _place =
             if waits { Some(self.waiters.enter(Held::Wait, &context.principal)?) } else { None };
         // Watch before the first look: a message that lands between look and watch would be missed.
         let mut wakeups =
@@ -193,56 +204,28 @@ impl MessagingService {
         };
         loop {
             waiting.remaining = deadline.saturating_duration_since(Instant::now());
+            waiting.first = running.is_some();
             let waiting_now = waits.then_some((&waiting, deadline));
-            let looked = self.look(request, inbox, waiting_now, context).await?;
-            drop(running.take()); // by now it has its answer, or it waits
-            let woken = !std::mem::take(&mut waiting.first);
-            let Some((guard, fetched, given_up)) = looked else { continue };
-            let mut received = Received {
-                why: ReceivedWhy::Empty,
-                messages: Vec::new(),
-                remaining: fetched.remaining,
-                receipt: None,
-                notices: Vec::new(),
-                acknowledged: 0,
-                delivery: None,
+            let look = async {
+                let looked = self.look(request, inbox, waiting_now, context).await;
+                drop(running.take()); // by now it has its answer, or it waits
+                looked
             };
-            if given_up {
-                received.why = ReceivedWhy::Cancelled; // the guard gives back what was taken
-                return Ok(received);
-            }
-            if fetched.notices_due {
-                (received.notices, received.delivery) = self.notices(inbox).await;
-            }
-            let Fetched { outcome, due, .. } = fetched;
-            let end = match outcome {
-                Outcome::Messages(batch) => {
-                    if let (true, Some(newest)) = (woken, batch.messages.last())
+            // Boxed, and nothing of it kept: thousands of calls sleep below.
+            let (guard, mut received, due) = match Box::pin(look).await? {
+                None => continue,
+                Some(Looked::Answer(received)) => {
+                    if let (false, Some(newest)) = (waiting.first, received.messages.last())
                         && !newest.redelivered
                     {
                         self.metrics.wakeup(newest.age);
                     }
-                    drop(place);
-                    return Ok(self.hand_out(request, inbox, guard, batch, received));
-                }
-                Outcome::Superseded => {
-                    guard.disarm();
-                    received.why = ReceivedWhy::Superseded;
                     return Ok(received);
                 }
-                Outcome::Empty if !received.notices.is_empty() => {
-                    received.why = ReceivedWhy::Mail;
-                    return Ok(received);
-                }
-                Outcome::Empty => {
-                    received.why = ReceivedWhy::Empty;
-                    deadline
-                }
-                Outcome::Busy => {
-                    received.why = ReceivedWhy::Busy { due: due.unwrap_or_default() };
-                    patience
-                }
+                Some(Looked::Nothing { guard, received, due }) => (guard, received, due),
             };
+            let busy = matches!(received.why, ReceivedWhy::Busy { .. });
+            let end = if busy { patience } else { deadline };
             if Instant::now() >= end {
                 guard.disarm();
                 return Ok(received);
@@ -268,10 +251,57 @@ impl MessagingService {
         }
     }
 
+    /// Looks once. `None`: the store is in trouble and the call can wait for it.
+    async fn look(
+        &self,
+        request: &ReceiveRequest,
+        inbox: &Inbox,
+        waiting: Option<(&Waiting, Instant)>,
+        context: &CallContext,
+    ) -> Result<Option<Looked>, MessagingError> {
+        let Some((guard, fetched, given_up)) = self.fetch(request, inbox, waiting, context).await?
+        else {
+            return Ok(None);
+        };
+        let Fetched { outcome, due, remaining, notices_due } = fetched;
+        let mut received = Received {
+            why: ReceivedWhy::Empty,
+            messages: Vec::new(),
+            remaining,
+            receipt: None,
+            notices: Vec::new(),
+            acknowledged: 0,
+            delivery: None,
+        };
+        if given_up {
+            received.why = ReceivedWhy::Cancelled; // the guard gives back what was taken
+            return Ok(Some(Looked::Answer(received)));
+        }
+        if notices_due {
+            (received.notices, received.delivery) = self.notices(inbox).await;
+        }
+        match outcome {
+            Outcome::Messages(batch) => {
+                received = self.hand_out(request, inbox, guard, batch, received);
+            }
+            Outcome::Superseded => {
+                guard.disarm();
+                received.why = ReceivedWhy::Superseded;
+            }
+            Outcome::Empty if !received.notices.is_empty() => received.why = ReceivedWhy::Mail,
+            Outcome::Empty => return Ok(Some(Looked::Nothing { guard, received, due })),
+            Outcome::Busy => {
+                received.why = ReceivedWhy::Busy { due: due.unwrap_or_default() };
+                return Ok(Some(Looked::Nothing { guard, received, due }));
+            }
+        }
+        Ok(Some(Looked::Answer(received)))
+    }
+
     /// Fetches once, and asks whether a waiting call was given up meanwhile. `None`: the store is in
     /// trouble and the call can wait for it. A look ends with the wait, with an error that says the store could
     /// not be asked: not with "empty".
-    async fn look(
+    async fn fetch(
         &self,
         request: &ReceiveRequest,
         inbox: &Inbox,

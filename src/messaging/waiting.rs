@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{CallContext, MessagingError, MessagingService};
 use crate::queue::{QueueError, Wakeups};
@@ -42,8 +43,11 @@ impl MessagingService {
         };
         tokio::select! {
             biased;
-            () = context.unwelcome.cancelled() => return Ok(Some(Ended::Unwelcome)),
-            () = context.stop.cancelled() => return Ok(Some(Ended::AskAgain)),
+            () = context.stop.cancelled() => {
+                let unwelcome = context.unwelcome.as_ref();
+                let unwelcome = unwelcome.is_some_and(CancellationToken::is_cancelled);
+                return Ok(Some(if unwelcome { Ended::Unwelcome } else { Ended::AskAgain }));
+            }
             () = cancel => {}
             () = wakeups.next() => return Ok(None),
             () = tokio::time::sleep_until(until) => return Ok(None),

@@ -6,12 +6,12 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// Topics that somebody in this process watches.
 #[derive(Clone, Default)]
@@ -20,12 +20,28 @@ pub struct Hub {
 }
 
 struct Entry {
-    generation: watch::Sender<u64>,
+    bell: Arc<Bell>,
     watchers: usize,
     /// Of them, those who only look.
     onlookers: usize,
-    /// Of the others, those who sleep now.
-    sleepers: Arc<AtomicUsize>,
+}
+
+/// What wakes the watchers of a topic. A `tokio::sync::watch` does the same with four times the memory, and
+/// everybody who waits has two.
+#[derive(Default)]
+struct Bell {
+    /// How often it rang.
+    rung: AtomicU64,
+    ring: Notify,
+    /// Of those who do not only look, those who sleep now.
+    sleepers: AtomicUsize,
+}
+
+impl Bell {
+    fn ring(&self) {
+        self.rung.fetch_add(1, Ordering::Release);
+        self.ring.notify_waiters();
+    }
 }
 
 impl Hub {
@@ -56,17 +72,16 @@ impl Hub {
         let name: Arc<str> = topic.into();
         let mut topics = self.topics();
         let entry = topics.entry(Arc::clone(&name)).or_insert_with(|| Entry {
-            generation: watch::Sender::new(0),
+            bell: Arc::default(),
             watchers: 0,
             onlookers: 0,
-            sleepers: Arc::default(),
         });
         entry.watchers += 1;
         entry.onlookers += usize::from(onlooker);
-        let generation = entry.generation.subscribe();
-        let sleepers = Arc::clone(&entry.sleepers);
+        let bell = Arc::clone(&entry.bell);
+        let heard = bell.rung.load(Ordering::Acquire);
         drop(topics);
-        Wakeups { generation, sleepers, hub: self.clone(), topic: name, onlooker, on_drop: None }
+        Wakeups { bell, heard, hub: self.clone(), topic: name, onlooker, on_drop: None }
     }
 
     /// Wakes whoever watches the topic. `true` if somebody does, which few care to know.
@@ -74,14 +89,14 @@ impl Hub {
     pub fn wake(&self, topic: &str) -> bool {
         let topics = self.topics();
         let Some(entry) = topics.get(topic) else { return false };
-        entry.generation.send_modify(|generation| *generation += 1);
+        entry.bell.ring();
         true
     }
 
     /// [`wake`](Self::wake). `true` if somebody slept: who watches may also be awake, and look anyway.
     #[must_use]
     pub fn rouse(&self, topic: &str) -> bool {
-        let slept = |entry: &Entry| entry.sleepers.load(Ordering::Relaxed) > 0;
+        let slept = |entry: &Entry| entry.bell.sleepers.load(Ordering::Relaxed) > 0;
         let slept = self.topics().get(topic).is_some_and(slept);
         self.wake(topic) && slept
     }
@@ -126,8 +141,9 @@ impl Hub {
 
 /// A watch on one topic. Dropping it ends it.
 pub struct Wakeups {
-    generation: watch::Receiver<u64>,
-    sleepers: Arc<AtomicUsize>,
+    bell: Arc<Bell>,
+    /// How often it had rung when that was last heard.
+    heard: u64,
     hub: Hub,
     topic: Arc<str>,
     onlooker: bool,
@@ -147,10 +163,16 @@ impl Wakeups {
     /// # Cancel safety
     /// A wake-up is consumed only when this returns.
     pub async fn next(&mut self) {
-        let _asleep = (!self.onlooker).then(|| Asleep::among(&self.sleepers));
-        if self.generation.changed().await.is_err() {
-            // The hub holds the sender as long as we are registered; without it there is nothing to hear.
-            std::future::pending::<()>().await;
+        let _asleep = (!self.onlooker).then(|| Asleep::among(&self.bell.sleepers));
+        loop {
+            // It hears every ring from here on, so that none falls between the look and the sleep.
+            let woken = self.bell.ring.notified();
+            let rung = self.bell.rung.load(Ordering::Acquire);
+            if rung != self.heard {
+                self.heard = rung;
+                return;
+            }
+            woken.await;
         }
     }
 
@@ -187,6 +209,8 @@ impl Drop for Wakeups {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[tokio::test]
@@ -195,6 +219,24 @@ mod tests {
         let mut wakeups = hub.register("q");
         assert!(hub.wake("q"));
         assert!(wakeups.next_within(Duration::from_secs(5)).await);
+        assert!(!wakeups.next_within(Duration::from_millis(5)).await);
+    }
+
+    #[tokio::test]
+    async fn a_wake_up_while_it_sleeps_wakes_it_and_one_that_was_given_up_is_kept() {
+        let hub = Hub::new();
+        let mut wakeups = hub.register("q");
+        for _ in 0..3 {
+            // The sleep begins first, whatever the order of the two.
+            let ((), woken) = tokio::join!(wakeups.next(), async { hub.wake("q") });
+            assert!(woken);
+        }
+        {
+            let mut sleep = std::pin::pin!(wakeups.next());
+            assert!(sleep.as_mut().now_or_never().is_none());
+            assert!(hub.wake("q"));
+        }
+        assert!(wakeups.next_within(Duration::from_secs(5)).await, "it was not heard yet");
         assert!(!wakeups.next_within(Duration::from_millis(5)).await);
     }
 

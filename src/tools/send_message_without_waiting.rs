@@ -107,7 +107,7 @@ impl SendMessageWithoutWaiting {
         let received = if send_results::none_accepted(&posted.results) {
             None
         } else {
-            match self.messaging.receive(fetch, context).await.map_err(Stop::sort) {
+            match self.messaging.receive(&fetch, context).await.map_err(Stop::sort) {
                 Ok(received) => Some(received),
                 // Sent is sent: that must be told, and the mail can be fetched later.
                 Err(Stop::Refused(_) | Stop::BadArgument(_) | Stop::Failed(_)) => None,

@@ -117,7 +117,7 @@ impl Tool for Take {
             receipt: None,
         };
         let received =
-            self.0.receive(request, context).await.map_err(|_| ToolError::Unavailable)?;
+            self.0.receive(&request, context).await.map_err(|_| ToolError::Unavailable)?;
         let mut text = match received.why {
             ReceivedWhy::Mail => received.messages.iter().map(|message| &*message.text).collect(),
             ReceivedWhy::Empty => String::from("nothing"),
