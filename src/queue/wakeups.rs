@@ -228,8 +228,9 @@ mod tests {
         let mut wakeups = hub.register("q");
         for _ in 0..3 {
             // The sleep begins first, whatever the order of the two.
-            let ((), woken) = tokio::join!(wakeups.next(), async { hub.wake("q") });
-            assert!(woken);
+            let asleep = wakeups.next_within(Duration::from_secs(5));
+            let (woken, watched) = tokio::join!(asleep, async { hub.wake("q") });
+            assert!(woken && watched);
         }
         {
             let mut sleep = std::pin::pin!(wakeups.next());
