@@ -175,6 +175,12 @@ fn main() -> ExitCode {
             ExitCode::from(64) // EX_USAGE
         });
     }
+    if let Some(Command::Keys { command }) = &cli.command
+        && let Some(secret) = command.secret()
+    {
+        say(secret.expose_secret());
+        return ExitCode::SUCCESS;
+    }
     let overrides = [
         ("MCP_SERVER_HOST", cli.host),
         ("MCP_SERVER_PORT", cli.port.map(|port| port.to_string())),

@@ -58,6 +58,18 @@ pub enum KeysCommand {
     },
 }
 
+impl KeysCommand {
+    /// What a command makes that makes a secret of the configuration: it is asked before there is a usable one.
+    #[must_use]
+    pub fn secret(&self) -> Option<SecretString> {
+        match self {
+            Self::Master => Some(NamedKey::generate('m')),
+            Self::Encryption => Some(NamedKey::generate('e')),
+            Self::Issue(_) | Self::List { .. } | Self::Rotate { .. } | Self::Revoke { .. } => None,
+        }
+    }
+}
+
 /// For whom a key is.
 #[derive(Args)]
 pub struct Issue {
@@ -98,16 +110,8 @@ const PASSING_SECONDS: u64 = 300;
 /// # Errors
 /// No master key, no Redis where it is needed, or it does not answer.
 pub fn run(config: &Config, command: KeysCommand) -> Result<(), StartError> {
-    let letter = match &command {
-        KeysCommand::Master => Some('m'),
-        KeysCommand::Encryption => Some('e'),
-        KeysCommand::Issue(_)
-        | KeysCommand::List { .. }
-        | KeysCommand::Rotate { .. }
-        | KeysCommand::Revoke { .. } => None,
-    };
-    if let Some(letter) = letter {
-        say(NamedKey::generate(letter).expose_secret());
+    if let Some(secret) = command.secret() {
+        say(secret.expose_secret());
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

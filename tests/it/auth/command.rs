@@ -89,6 +89,20 @@ fn a_master_key_is_made_and_keys_with_it() {
     assert!(bob.expires_at.is_some() && bob.tenant.as_str() == "default");
 }
 
+/// Who is told to make a key has a configuration that lacks it.
+#[test]
+fn a_secret_is_made_for_a_configuration_that_lacks_it() {
+    for (what, mode) in
+        [("master", "MCP_MESSAGING__AUTH__MODE"), ("encryption", "MCP_MESSAGING__ENCRYPTION__MODE")]
+    {
+        let lacks = [(mode, if what == "master" { "key" } else { "seal" })];
+        let (done, _, why) = run(&["check-config"], &lacks);
+        assert!(!done && why.contains(&format!("`mcp-messaging keys {what}` makes one")), "{why}");
+        let (done, made, why) = run(&["keys", what], &lacks);
+        assert!(done && made.parse::<MasterKeys>().is_ok(), "{why}");
+    }
+}
+
 #[test]
 fn a_mistake_is_told_in_one_line_and_no_secret_in_it() {
     let keyed = |masters: &'static str| {
