@@ -13,7 +13,7 @@ use std::{
     path::Path,
 };
 
-use config::{Environment, File, FileFormat};
+use config::{Environment, File, FileFormat, FileSourceString};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,16 @@ pub enum ConfigError {
     /// A source does not parse, or a key is unknown or of the wrong type.
     #[error("configuration: {}", one_line(.0))]
     Source(#[from] config::ConfigError),
+    /// A variable of the environment is nearly a setting, and would set nothing.
+    #[error(
+        "configuration: {name} sets nothing: two underscores go before and after the section, {meant}"
+    )]
+    Nearly {
+        /// The variable.
+        name: String,
+        /// The one that was meant.
+        meant: String,
+    },
     /// A value breaks a rule.
     #[error("configuration: {key} {problem}")]
     Rule {
@@ -54,11 +64,38 @@ pub enum ConfigError {
 /// Where a file breaks and why, without the line of the file between them: it may hold a password.
 fn one_line(error: &config::ConfigError) -> String {
     let text = error.to_string();
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    match (lines.next(), lines.next_back()) {
-        (Some(first), Some(last)) => format!("{first}: {last}"),
-        (first, _) => first.unwrap_or_default().to_owned(),
+    let quoted = |line: &&str| {
+        line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|')
+    };
+    let mut lines = text.lines().filter(|line| !quoted(line)).map(str::trim);
+    let first = lines.next().unwrap_or_default();
+    let rest: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    if rest.is_empty() { first.to_owned() } else { format!("{first}: {}", rest.join(" ")) }
+}
+
+/// Refuses a name of the environment with one underscore where there are two: what somebody set to be safe, such as
+/// `MCP_MESSAGING_AUTH_MODE`, must not count for nothing.
+fn no_near_miss(
+    defaults: &File<FileSourceString, FileFormat>,
+    environment: &HashMap<String, String>,
+) -> Result<(), ConfigError> {
+    type Sections = HashMap<String, HashMap<String, config::Value>>;
+    let sections = config::Config::builder().add_source(defaults.clone()).build()?;
+    for (section, settings) in sections.try_deserialize::<Sections>()? {
+        for key in settings.keys() {
+            let [section, key] = [section.as_str(), key].map(str::to_ascii_uppercase);
+            let name = format!("MCP_MESSAGING_{section}_{key}");
+            // Kubernetes tells a pod so of a Service `mcp-messaging-http`.
+            let meant = |value: &String| !value.is_empty() && !value.starts_with("tcp://");
+            if environment.get(&name).is_some_and(meant) {
+                return Err(ConfigError::Nearly {
+                    name,
+                    meant: format!("MCP_MESSAGING__{section}__{key}"),
+                });
+            }
+        }
     }
+    Ok(())
 }
 
 /// The whole configuration.
@@ -141,8 +178,9 @@ impl Config {
         file: Option<&Path>,
         environment: &HashMap<String, String>,
     ) -> Result<Self, ConfigError> {
-        let mut sources =
-            config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        let defaults = File::from_str(DEFAULTS, FileFormat::Toml);
+        no_near_miss(&defaults, environment)?;
+        let mut sources = config::Config::builder().add_source(defaults);
         if let Some(path) = file {
             sources = sources.add_source(File::from(path).format(FileFormat::Toml));
         }
@@ -293,6 +331,14 @@ mod tests {
             (&[("MCP_MESSAGING__LIMITS__RECIPIENTS", "-1")], "limits.recipients"),
             (&[("QUEUE_BACKEND", "kafka")], "queue.backend"),
             (&[("QUEUE_BACKEND", "redis")], "REDIS_URL"),
+            (&[("LOG_LEVEL", "WARNING")], "LOG_LEVEL"),
+            (&[("LOG_LEVEL", "warning,mcp_messaging=debug")], "LOG_LEVEL"),
+            (&[("LOG_LEVEL", "info,mcp_messaging=loud")], "LOG_LEVEL"),
+            (&[("MCP_MESSAGING_AUTH_MODE", "key")], "MCP_MESSAGING__AUTH__MODE"),
+            (
+                &[("MCP_MESSAGING_REDIS_URL", "redis://:hunter2@r:1")],
+                "MCP_MESSAGING_REDIS_URL sets nothing",
+            ),
             (&[("REDIS_URL", "http://:hunter2@r:1")], "REDIS_URL"),
             (&[("REDIS_URL", "r:1")], "REDIS_URL"),
             (&[("QUEUE_BACKEND", "memory"), ("REDIS_URL", "redis://r:1")], "queue.backend"),
@@ -358,7 +404,37 @@ mod tests {
             let said = problem(variables);
             assert!(said.contains(culprit), "{variables:?}: {said}");
             assert_eq!(said.lines().count(), 1, "{said}");
+            assert!(!said.contains("hunter2"), "{said}");
         }
+    }
+
+    #[test]
+    fn a_file_that_breaks_says_where_and_why_and_quotes_nothing() {
+        for (text, why) in [
+            ("[limits\nrecipients = 3", "line 1, column 8: "),
+            ("[redis]\nurl = redis://:hunter2@r", "line 2, column 7: "),
+            ("[redis]\nurl = \"redis://:hunter2@r\n", "line 2, column "),
+        ] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            let said = Config::read(Some(file.path()), &HashMap::new()).unwrap_err().to_string();
+            let (_, reason) = said.split_once(why).unwrap_or_else(|| panic!("{said}"));
+            let (reason, name) = reason.rsplit_once(" in ").unwrap_or_else(|| panic!("{said}"));
+            assert!(reason.contains("expected") || reason.contains("invalid"), "{said}");
+            assert_eq!(Path::new(name).file_name(), file.path().file_name(), "{said}");
+            assert!(!said.contains("hunter2"), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+    }
+
+    #[test]
+    fn what_a_level_may_be_and_what_kubernetes_says_of_a_service_is_no_mistake() {
+        for level in
+            ["INFO", "warn", "off", "0", "info,hyper=debug", "[request{tool=a,b}]=debug,info"]
+        {
+            assert_eq!(read(&[("LOG_LEVEL", level)]).unwrap().log.level, level);
+        }
+        read(&[("MCP_MESSAGING_HTTP_PORT", "tcp://10.0.0.1:8123")]).unwrap();
     }
 
     #[test]

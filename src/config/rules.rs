@@ -26,6 +26,20 @@ pub(super) fn names_tls(url: &str) -> bool {
     ["rediss", "valkeys"].contains(&protocol(url).as_str())
 }
 
+/// Whether a filter of logs names levels. To the filter a word that is none is a module, of which it then shows all, and
+/// nothing of others.
+fn names_levels(filter: &str) -> bool {
+    let level = |word: &str| {
+        let word = word.trim().to_ascii_lowercase();
+        ["off", "error", "warn", "info", "debug", "trace", "0", "1", "2", "3", "4", "5"]
+            .contains(&&*word)
+    };
+    let of_spans = |part: &str| part.contains(['[', ']', '{', '}']);
+    filter.split(',').all(|part| {
+        part.is_empty() || of_spans(part) || level(part.rsplit('=').next().unwrap_or(part))
+    })
+}
+
 /// Whether keys are given, by a setting or by the file that another one names.
 pub(super) fn given(keys: &SecretString, file: &str) -> bool {
     !keys.expose_secret().is_empty() || !file.is_empty()
@@ -64,7 +78,7 @@ impl Config {
     }
 
     /// What each value must be by itself.
-    fn rules_of_values(&self) -> [Rule; 16] {
+    fn rules_of_values(&self) -> [Rule; 17] {
         let (l, h, r) = (&self.limits, &self.http, &self.redis);
         let url = r.url.expose_secret();
         let one_of = |value: &str, words: &[&str]| words.contains(&value);
@@ -94,6 +108,11 @@ impl Config {
                 one_of(&self.log.format, &["auto", "text", "json"]),
                 "log.format",
                 "must be auto, text or json",
+            ),
+            (
+                names_levels(&self.log.level),
+                "log.level",
+                "(LOG_LEVEL) must be error, warn, info, debug, trace or off, or name modules with one of these, such as info,mcp_messaging=debug",
             ),
             (!h.host.trim().is_empty(), "http.host", "must not be empty"),
             (
