@@ -102,9 +102,10 @@ fn refused(denied: Denied, auth: &Authenticator) -> Refusal {
         Denied::Revoked => (StatusCode::UNAUTHORIZED, Reason::KeyRevoked, INVALID),
         Denied::Token(_) => (StatusCode::UNAUTHORIZED, Reason::TokenInvalid, INVALID),
         Denied::TokenExpired => (StatusCode::UNAUTHORIZED, Reason::TokenExpired, INVALID),
-        Denied::Unnamed => (StatusCode::UNAUTHORIZED, Reason::NameMissing, None),
-        Denied::NotTheProxy => (StatusCode::UNAUTHORIZED, Reason::NameForged, None),
-        Denied::BadName => (StatusCode::UNAUTHORIZED, Reason::NameInvalid, None),
+        // A 401 must name a scheme of HTTP by which to do better, and there is none: clients would look for a login.
+        Denied::Unnamed => (StatusCode::FORBIDDEN, Reason::NameMissing, None),
+        Denied::NotTheProxy => (StatusCode::FORBIDDEN, Reason::NameForged, None),
+        Denied::BadName => (StatusCode::FORBIDDEN, Reason::NameInvalid, None),
         Denied::Unscoped => (StatusCode::FORBIDDEN, Reason::Scope, INSUFFICIENT),
         // Another token of the same person would be no better: nobody is sent to get one.
         Denied::NoClient { .. } | Denied::NoTenant => {
@@ -114,7 +115,7 @@ fn refused(denied: Denied, auth: &Authenticator) -> Refusal {
     let header = match status {
         StatusCode::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, HeaderValue::from_static("2"))),
         StatusCode::FORBIDDEN if said.is_none() => None,
-        _ => Some((WWW_AUTHENTICATE, challenge(auth, said, Resource::usual_scopes()))),
+        _ => challenge(auth, said, Resource::usual_scopes()).map(|said| (WWW_AUTHENTICATE, said)),
     };
     Refusal { status, text: denied.to_string(), reason: Some(reason), header }
 }
@@ -123,11 +124,10 @@ const INVALID: Option<&str> = Some("invalid_token");
 const INSUFFICIENT: Option<&str> = Some("insufficient_scope");
 
 /// `WWW-Authenticate` (RFC 6750, section 3; RFC 9728, section 5.1). Clients of mode `oauth` are told where
-/// they learn of the authorization server, and which `scopes` to ask it for.
-fn challenge(auth: &Authenticator, error: Option<&str>, scopes: Scopes) -> HeaderValue {
+/// they learn of the authorization server, and which `scopes` to ask it for. Those of mode `proxy` have nothing to ask for.
+fn challenge(auth: &Authenticator, error: Option<&str>, scopes: Scopes) -> Option<HeaderValue> {
     if let Authenticator::Named(_) = auth {
-        // No scheme is registered for it, and a 401 must name one: at least none that asks for a token.
-        return HeaderValue::from_static("Certificate");
+        return None;
     }
     let mut said = Vec::new();
     said.extend(error.map(|error| format!("error=\"{error}\"")));
@@ -138,7 +138,7 @@ fn challenge(auth: &Authenticator, error: Option<&str>, scopes: Scopes) -> Heade
     said.extend(metadata.map(|url| format!("resource_metadata=\"{url}\"")));
     let value = format!("Bearer {}", said.join(", "));
     // Scopes and URLs are plain text.
-    HeaderValue::from_str(value.trim_end()).unwrap_or(HeaderValue::from_static("Bearer"))
+    Some(HeaderValue::from_str(value.trim_end()).unwrap_or(HeaderValue::from_static("Bearer")))
 }
 
 /// What tells a caller that its credential does not allow what it asked for.
@@ -146,7 +146,7 @@ pub(super) fn insufficient(
     auth: &Authenticator,
     principal: &Principal,
     lacking: Scopes,
-) -> HeaderValue {
+) -> Option<HeaderValue> {
     tracing::info!(
         target: "audit",
         action = "scope_rejected",
@@ -177,7 +177,7 @@ pub(super) fn check_scope(
                 status: StatusCode::FORBIDDEN,
                 text,
                 reason: Some(Reason::Scope),
-                header: Some((WWW_AUTHENTICATE, header)),
+                header: header.map(|said| (WWW_AUTHENTICATE, said)),
             })
         }
     }

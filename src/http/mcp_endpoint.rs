@@ -131,7 +131,7 @@ async fn handle(
     // actix boxes this future for each request: below a kilobyte that is cheap, so what follows has a box each.
     let finished = match incoming {
         Incoming::Answer(ready) => {
-            let lacking = ready.lacking.map(|lacking| {
+            let lacking = ready.lacking.and_then(|lacking| {
                 credentials::insufficient(&state.auth, &admitted.principal, lacking)
             });
             return Ok(written(request, ready, lacking));

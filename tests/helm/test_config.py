@@ -200,7 +200,7 @@ def test_behind_a_proxy_that_names_agents_a_server_refuses_those_who_come_past_i
         try:
             pod.until_ready()
             status, said = get(pod.port, "/api/sessions", host="localhost")
-            assert status == 401 and "proxy" in said, said
+            assert status == 403 and "proxy" in said, said
         finally:
             pod.end()
     told = chart.notes({"redis": {"url": "redis://h"}, **named})

@@ -104,8 +104,7 @@ async fn no_door_opens_to_who_is_not_named_by_the_proxy(store: Store) {
             let said = door.knock(&agent).await;
             let who =
                 format!("{} as {name:?} from {from}: {} {}", door.name, said.status, said.body);
-            assert_eq!(said.status, 401, "{who}");
-            assert_eq!(said.challenge.as_deref(), Some("Certificate"), "{who}");
+            assert_eq!((said.status, said.challenge.as_deref()), (403, None), "{who}");
             assert!(!said.body.contains(SECRET), "{who}");
             let text = said.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
             assert!(text.contains("proxy") && !text.contains("Bearer"), "{who}");
@@ -113,7 +112,7 @@ async fn no_door_opens_to_who_is_not_named_by_the_proxy(store: Store) {
         }
         for path in ["/api/sessions", "/api/contacts", "/api/admin/members"] {
             let url = format!("http://{}{path}", site.here().address());
-            assert_eq!(agent.http.get(url).send().await.unwrap().status(), 401, "{path} {name:?}");
+            assert_eq!(agent.http.get(url).send().await.unwrap().status(), 403, "{path} {name:?}");
             labels.push(label);
         }
     }
@@ -129,7 +128,7 @@ async fn no_door_opens_to_who_is_not_named_by_the_proxy(store: Store) {
             request = request.header(header, value);
         }
         let answer = request.json(&json!({})).send().await.unwrap();
-        assert_eq!(answer.status(), 401, "{headers:?}");
+        assert_eq!(answer.status(), 403, "{headers:?}");
         labels.push(label);
     }
     untouched(&site).await;
@@ -175,6 +174,10 @@ async fn no_door_opens_beyond_who_is_named(store: Store) {
     let seen = async |name: &str, path: &str| {
         let url = format!("http://{}{path}", site.here().address());
         let answer = named(site.here(), name).http.get(url).send().await.unwrap();
+        assert!(
+            !answer.headers().contains_key("www-authenticate"),
+            "there is nothing to log in to"
+        );
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
     let (status, list) = seen("acme/root", "/api/sessions").await;
@@ -382,7 +385,7 @@ async fn behind_nginx_a_certificate_says_who_calls_and_nothing_else_does() {
     }
     // Past the proxy nobody is anybody.
     let forged = coming(&replica, "127.0.0.1", Some(b"acme/alice"));
-    assert_eq!(forged.post().json(&json!({})).send().await.unwrap().status(), 401);
+    assert_eq!(forged.post().json(&json!({})).send().await.unwrap().status(), 403);
     // A message from one certificate to the other.
     let letter = ("send_message", json!({"recipient_id": "bob", "message": "by certificate"}));
     let (status, said) =
