@@ -120,7 +120,8 @@ struct Place {
     /// The mailbox, such as <http://localhost:8123/mcp>.
     #[arg(long)]
     url: String,
-    /// A credential, sent as `Authorization: Bearer`. Better by the environment: arguments are seen by others.
+    /// A credential, sent as `Authorization: Bearer`: the doctor's must be one for `doctor.*`, the demo's for `demo.*`.
+    /// Better by the environment: arguments are seen by others.
     #[arg(long, env = "MCP_MESSAGING_KEY", hide_env_values = true)]
     key: Option<String>,
     /// A PEM file with the authority of the server's certificate, in place of the system's.

@@ -23,8 +23,14 @@ pub struct Pace {
 }
 
 /// Lets one agent ask and the other answer. What cannot be said now is said again later: an installation
-/// may come and go meanwhile. `say` hears how far they are, now and then.
+/// may come and go meanwhile. `say` hears what they do, now and then how far they are, and in the end how far they came.
 pub async fn demonstrate(endpoint: &Endpoint, pace: Pace, say: impl Fn(String)) {
+    say(format!(
+        "{ASKER} asks {ANSWERER} {} times a second, and says every {} s how often it was answered",
+        pace.rate,
+        SAY_EVERY.as_secs()
+    ));
+    let mut answered = 0;
     let end = async {
         match pace.lasts {
             Some(lasts) => sleep(lasts).await,
@@ -34,8 +40,9 @@ pub async fn demonstrate(endpoint: &Endpoint, pace: Pace, say: impl Fn(String)) 
     tokio::select! {
         () = end => {}
         () = answer(endpoint) => {}
-        () = ask(endpoint, pace.rate, say) => {}
+        () = ask(endpoint, pace.rate, &mut answered, &say) => {}
     }
+    say(told(answered));
     // Nothing of it stays behind, once the server has seen that we hung up.
     sleep(Duration::from_millis(200)).await;
     for whose in [ASKER, ANSWERER] {
@@ -49,10 +56,14 @@ async fn check_in(endpoint: &Endpoint, client: &str, does: &str) -> Result<Value
     endpoint.call("checkin_client", profile, Duration::ZERO).await
 }
 
-async fn ask(endpoint: &Endpoint, rate: f64, say: impl Fn(String)) {
+fn told(answered: u64) -> String {
+    format!("{answered} questions were answered")
+}
+
+async fn ask(endpoint: &Endpoint, rate: f64, answered: &mut u64, say: &impl Fn(String)) {
     let mut every = interval(Duration::from_secs_f64(1.0 / rate));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut answered, mut said) = (0_u64, Instant::now());
+    let mut said = Instant::now();
     let mut trouble = check_in(endpoint, ASKER, "asks").await.err();
     loop {
         every.tick().await;
@@ -61,15 +72,15 @@ async fn ask(endpoint: &Endpoint, rate: f64, say: impl Fn(String)) {
             "timeout": PATIENCE.as_secs(),
         });
         match endpoint.call("send_message_and_wait", question, PATIENCE).await {
-            Ok(reply) => answered += u64::from(reply["status"] == "replied"),
+            Ok(reply) => *answered += u64::from(reply["status"] == "replied"),
             Err(failure) => trouble = Some(failure),
         }
         if said.elapsed() >= SAY_EVERY || trouble.is_some() {
             said = Instant::now();
             match trouble.take() {
-                None => say(format!("{answered} questions were answered")),
+                None => say(told(*answered)),
                 Some(failure) => {
-                    say(format!("{answered} questions were answered; trouble: {failure}"));
+                    say(format!("{}; trouble: {failure}", told(*answered)));
                     sleep(Duration::from_secs(1)).await;
                 }
             }

@@ -93,7 +93,7 @@ impl fmt::Display for Diagnosis {
             };
             write!(f, "{word:7} {name:10} {seen}")?;
             if let Some(fix) = fix {
-                write!(f, ". {fix}")?;
+                write!(f, "{} {fix}", if seen.ends_with('.') { "" } else { "." })?;
             }
             writeln!(f)?;
         }
@@ -128,10 +128,17 @@ pub async fn examine(questions: &Questions) -> Diagnosis {
     let talks = checks.iter().all(|check| check.verdict != Verdict::Failed);
     checks.push(readiness(questions).await);
     if talks {
-        checks.push(round_trip(endpoint, name).await);
-        let woken = wake_up(endpoint, name, *readers).await;
-        let left = clean(endpoint, name, *readers).await;
-        checks.extend([woken, left]);
+        let (trip, refused) = round_trip(endpoint, name).await;
+        checks.push(trip);
+        if refused {
+            // As who we come we may not play the others either, and nothing was sent that could be left.
+            let why = "not looked at: see the round-trip";
+            checks.extend(["wake-up", "clean-up"].map(|name| skipped(name, why)));
+        } else {
+            let woken = wake_up(endpoint, name, *readers).await;
+            let left = clean(endpoint, name, *readers).await;
+            checks.extend([woken, left]);
+        }
     } else {
         let why = "not looked at: the mailbox cannot be talked to";
         checks.extend(["round-trip", "wake-up", "clean-up"].map(|name| skipped(name, why)));
@@ -172,7 +179,7 @@ async fn introduce(endpoint: &Endpoint) -> Vec<Check> {
                 _ => failed(
                     "auth",
                     seen,
-                    "Add the name in the URL to http.allowed_hosts, or see what the credential may do",
+                    "Add the name in the URL to http.allowed_hosts, see what the credential may do, or come through the proxy that asks for certificates",
                 ),
             });
             checks.push(skipped("protocol", "not looked at: we are not let in"));
@@ -253,20 +260,25 @@ async fn take(endpoint: &Endpoint, whose: &str, wait: Duration) -> Result<Vec<St
     Ok(messages.filter_map(|message| message["text"].as_str().map(str::to_owned)).collect())
 }
 
-/// A message from one to the other.
-async fn round_trip(endpoint: &Endpoint, name: &str) -> Check {
+/// A message from one to the other, and whether the credential was refused that it was sent with.
+async fn round_trip(endpoint: &Endpoint, name: &str) -> (Check, bool) {
     const NAME: &str = "round-trip";
     let (from, to) = (format!("{name}.a"), format!("{name}.b"));
     let started = Instant::now();
     if let Err(failure) = send(endpoint, &from, &to, name).await {
-        let fix = if endpoint.has_key() && matches!(failure, Failure::Refused(_)) {
+        let refused = match &failure {
+            Failure::Status { status, .. } => *status == StatusCode::FORBIDDEN,
+            Failure::Refused(said) => said.contains("your credential"),
+            Failure::NoAnswer(_) | Failure::NotMcp(_) => false,
+        };
+        let fix = if refused {
             "The credential must be one for doctor.*, to read and to send: mcp-messaging keys issue --client 'doctor.*' makes such a key"
         } else {
             "The store does not take messages: see readiness, and the log"
         };
-        return failed(NAME, failure, fix);
+        return (failed(NAME, failure, fix), refused);
     }
-    match take(endpoint, &to, Duration::ZERO).await {
+    let check = match take(endpoint, &to, Duration::ZERO).await {
         Ok(texts) if texts == [name] => {
             let took = in_ms(started.elapsed());
             let seen = format!("a message was sent and read in {took} ms");
@@ -277,7 +289,8 @@ async fn round_trip(endpoint: &Endpoint, name: &str) -> Check {
             failed(NAME, format!("sent one message, and read {} of it", texts.len()), fix)
         }
         Err(failure) => failed(NAME, failure, "Messages are taken and not given out: see the log"),
-    }
+    };
+    (check, false)
 }
 
 /// Readers that wait, each on a connection of its own, and a message to each over another one.

@@ -124,6 +124,18 @@ async fn with_a_key_of_its_own_it_looks_at_an_installation_that_asks_for_keys() 
     assert!(!healthy);
     failed(&said, "round-trip", "your credential is not that of this client_id");
     assert!(check(&said, "round-trip")["fix"].as_str().unwrap().contains("doctor.*"), "{said}");
+    // Nor is a key that may not send: and what the key is to blame for is blamed on nothing else.
+    let reader = auth::sealed(&auth::key("acme", "doctor.*", "read"));
+    for key in [key("alice"), reader] {
+        let (_, said) = doctor(&url, &["--key", &key]).await;
+        assert!(check(&said, "round-trip")["fix"].as_str().unwrap().contains("doctor.*"), "{said}");
+        for name in ["wake-up", "clean-up"] {
+            assert_eq!(check(&said, name)["verdict"], "skipped", "{said}");
+        }
+    }
+    let text = run(&["doctor", "--url", &url, "--key", &key("alice")]).await.stdout;
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("leave it out. The credential must be"), "{text}");
 }
 
 #[tokio::test]
@@ -266,6 +278,12 @@ async fn two_agents_talk_until_their_time_is_over() {
     let url = url(site.here());
     let output = run(&["demo", "--url", &url, "--rate", "20", "--seconds", "3"]).await;
     assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (first, last) = (said.lines().next().unwrap(), said.lines().last().unwrap());
+    assert!(first.starts_with("demo.asker asks demo.answerer 20 times a second"), "{said}");
+    let answered =
+        last.strip_suffix(" questions were answered").unwrap_or_else(|| panic!("{said}"));
+    assert!(answered.parse::<u64>().unwrap() >= 4, "{said}");
     let (_, metrics) = site.here().get("/metrics").await;
     let delivered = metrics
         .lines()
