@@ -269,12 +269,19 @@ fn state(key: &IssuedKey, rules: &Revocations, now_ms: u64) -> String {
 
 async fn take_back(store: &RedisQueue, tenant: &Tenant, what: &Which) -> Result<(), StartError> {
     if let Some(client) = &what.client {
+        let recorded = store.recorded_keys(tenant).await?.iter().any(|key| key.grant == *client);
         let generation = store.begin_generation(tenant, client, 0).await?;
         say(&format!(
             "all keys of {} in tenant {} are revoked; new ones are of generation {generation}",
             client.expose(),
             tenant.as_str()
         ));
+        if !recorded {
+            eprintln!(
+                "No key of {} was recorded there: see by `keys list` that it is who was meant.",
+                client.expose()
+            );
+        }
     }
     if let Some(key) = what.key {
         store.revoke_key(tenant, key).await?;

@@ -175,6 +175,20 @@ async fn what_is_taken_back_is_refused_by_every_server_and_new_keys_are_good() {
     let namesake = sealed(&key("other", "alice", "read"));
     assert_eq!(status(site.here(), &namesake).await, 200);
 
+    // Who never got a key that was recorded is taken back too, and may be a slip of the pen.
+    let revoke = |client| {
+        let url = site.redis().unwrap().url();
+        let redis = [KEYED[0], KEYED[1], ("REDIS_URL", &*url)];
+        run(&["keys", "revoke", "--tenant", "acme", "--client", client], &redis)
+    };
+    for (client, doubted) in [("alcie", true), ("carol.*", true), ("bob", false)] {
+        let (done, said, hint) = revoke(client);
+        assert!(done && said.contains("are revoked"), "{said}{hint}");
+        assert_eq!(hint.contains("was recorded there"), doubted, "{client}: {hint}");
+    }
+    refused_everywhere(&site, &bob).await;
+    let bob = keys(&site, "issue --tenant acme --client bob");
+
     // The next generation, while the last is good for a day, and then for no time at all.
     let fourth = keys(&site, "rotate --tenant acme --client alice");
     let listed = keys(&site, "list --tenant acme");
