@@ -73,6 +73,14 @@ pub enum StartError {
     /// The store.
     #[error("{0}")]
     Store(#[from] QueueError),
+    /// The store did not answer a command.
+    #[error("{what}: {why}")]
+    NoAnswer {
+        /// What came of that.
+        what: String,
+        /// Why, in the words of `/readyz`.
+        why: &'static str,
+    },
     /// A certificate or a key.
     #[error("{keys}: {cause}")]
     Tls {

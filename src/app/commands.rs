@@ -12,7 +12,11 @@ use tokio_util::task::TaskTracker;
 use super::{StartError, auth::Auth, settings};
 use crate::{
     config::{Backend, Config, ConfigError},
-    queue::redis::{RedisQueue, RedisStore},
+    queue::{
+        QueueBackend, QueueError, Unready,
+        redis::{RedisQueue, RedisStore},
+    },
+    teams::TeamError,
     telemetry::Metrics,
 };
 
@@ -30,9 +34,31 @@ pub fn migrate(config: &Config) -> Result<(), StartError> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        redis(config)?.prepare().await?;
-        say("the functions in Redis are up to date");
-        Ok(())
+        let store = redis(config)?;
+        let done = store.prepare().await.map_err(StartError::from);
+        if done.is_ok() {
+            say("the functions in Redis are up to date");
+        }
+        explained(&store, done).await
+    })
+}
+
+/// What came of a command. Of a store that did not answer it says why: a password is wrong, or nobody is there.
+pub(super) async fn explained(
+    store: &RedisQueue,
+    done: Result<(), StartError>,
+) -> Result<(), StartError> {
+    let Err(error) = done else { return Ok(()) };
+    let (StartError::Store(QueueError::Timeout)
+    | StartError::Team(TeamError::Store(QueueError::Timeout))) = &error
+    else {
+        return Err(error);
+    };
+    Err(match store.ready().await {
+        Err(Unready { reason, .. }) => {
+            StartError::NoAnswer { what: error.to_string(), why: reason.remedy() }
+        }
+        Ok(()) => error,
     })
 }
 

@@ -118,7 +118,7 @@ pub fn run(config: &Config, command: KeysCommand) -> Result<(), StartError> {
     runtime.block_on(async {
         let store = store(config)?;
         let needed = || store.as_ref().ok_or(StartError::Keys(NEEDS_REDIS.to_owned()));
-        match command {
+        let done = match command {
             KeysCommand::Master | KeysCommand::Encryption => Ok(()),
             KeysCommand::Issue(issue) => make(config, &issue, None, store.as_ref()).await,
             KeysCommand::List { tenant } => list(needed()?, &tenant).await,
@@ -127,6 +127,10 @@ pub fn run(config: &Config, command: KeysCommand) -> Result<(), StartError> {
                 make(config, &issue, Some(grace), Some(needed()?)).await
             }
             KeysCommand::Revoke { tenant, what } => take_back(needed()?, &tenant, &what).await,
+        };
+        match &store {
+            Some(store) => commands::explained(store, done).await,
+            None => done,
         }
     })
 }

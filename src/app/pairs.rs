@@ -49,21 +49,27 @@ pub fn run(config: &Config, command: &PairsCommand) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let store = commands::redis(config)?;
-        match command {
-            PairsCommand::List { tenant } => Ok(list(&store, tenant).await?),
-            PairsCommand::Lift { one, other, tenant } => {
-                let pair = Pair::new(tenant.clone(), one.clone(), other.clone());
-                if !store.lift(&pair).await? {
-                    let none = "these two are not paused; `mcp-messaging pairs list` says who is";
-                    return Err(StartError::Pairs(none.to_owned()));
-                }
-                let (one, other) = (one.expose(), other.expose());
-                say(&format!("{one} and {other} may send to each other again"));
-                eprintln!("Servers that hold them to be paused know it within 4 seconds.");
-                Ok(())
-            }
-        }
+        let done = match command {
+            PairsCommand::List { tenant } => list(&store, tenant).await.map_err(StartError::from),
+            PairsCommand::Lift { one, other, tenant } => lift(&store, tenant, one, other).await,
+        };
+        commands::explained(&store, done).await
     })
+}
+
+async fn lift(
+    store: &RedisQueue,
+    tenant: &Tenant,
+    one: &ClientId,
+    other: &ClientId,
+) -> Result<(), StartError> {
+    if !store.lift(&Pair::new(tenant.clone(), one.clone(), other.clone())).await? {
+        let none = "these two are not paused; `mcp-messaging pairs list` says who is";
+        return Err(StartError::Pairs(none.to_owned()));
+    }
+    say(&format!("{} and {} may send to each other again", one.expose(), other.expose()));
+    eprintln!("Servers that hold them to be paused know it within 4 seconds.");
+    Ok(())
 }
 
 async fn list(store: &RedisQueue, tenant: &Tenant) -> Result<(), QueueError> {

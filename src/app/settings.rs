@@ -64,7 +64,9 @@ pub(super) fn key_ring(
     };
     text.expose_secret().parse().map_err(|problem| ConfigError::Rule {
         key,
-        problem: format!("{problem}; `mcp-messaging keys {made_by}` makes one"),
+        problem: format!(
+            "{problem}; give the one that the servers have, or make the first one with `mcp-messaging keys {made_by}`"
+        ),
     })
 }
 

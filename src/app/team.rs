@@ -111,7 +111,8 @@ pub fn run(config: &Config, command: TeamCommand) -> Result<(), StartError> {
         } else {
             None
         };
-        act(&Teams::new(Some(store), masters, Arc::new(SystemClock)), command).await
+        let teams = Teams::new(Some(Arc::clone(&store) as _), masters, Arc::new(SystemClock));
+        commands::explained(&store, act(&teams, command).await).await
     })
 }
 

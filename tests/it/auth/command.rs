@@ -117,7 +117,7 @@ fn a_mistake_is_told_in_one_line_and_no_secret_in_it() {
     let revoke = &["keys", "revoke", "--client", "alice"][..];
     for (arguments, variables, said) in [
         (issue, &none[..], "auth.master_keys or auth.master_keys_file must be set"),
-        (issue, &[], "auth.master_keys holds no key"),
+        (issue, &[], "auth.master_keys holds no key; give the one that the servers have, or make"),
         (issue, &keyed("hunter2"), "auth.master_keys must hold keys"),
         (issue, &file, "auth.master_keys_file /nowhere/keys: "),
         (issue, &unsaid, "auth.mode must be key when"),
@@ -143,6 +143,27 @@ fn a_mistake_is_told_in_one_line_and_no_secret_in_it() {
         &["keys", "revoke", "--key", "1", "--client", "alice"],
     ] {
         assert!(!run(bad, &KEYED).0, "{bad:?}");
+    }
+}
+
+/// Nobody there, and somebody who does not let us in, are two things to mend.
+#[test]
+fn a_redis_that_does_not_answer_a_command_is_told_with_what_to_do() {
+    let redis = RedisServer::start(Persistence::None);
+    let stranger = redis.url().replace("redis://", "redis://nobody:hunter2@");
+    let all = ["keys list", "keys issue --client alice", "team members", "pairs list", "migrate"];
+    for (url, seconds, commands, why) in [
+        ("redis://127.0.0.1:1", "0.5", &all[..], "see REDIS_URL"),
+        (&stranger, "3", &all[3..], "see the password"),
+    ] {
+        let retry = ("MCP_MESSAGING__REDIS__RETRY_SECONDS", seconds);
+        let variables = [KEYED[0], KEYED[1], ("REDIS_URL", url), retry];
+        for command in commands {
+            let words: Vec<_> = command.split(' ').collect();
+            let (done, _, said) = run(&words, &variables);
+            let last = said.lines().last().unwrap_or_default();
+            assert!(!done && last.contains(why) && !said.contains("hunter2"), "{command}: {said}");
+        }
     }
 }
 
