@@ -1,5 +1,5 @@
 #!lua name=mb1
--- mb1: the mailbox, contract 1. rev: 12
+-- mb1: the mailbox, contract 1. rev: 13
 -- Every operation of the store is one of these functions, on the keys of one hash slot. They are
 -- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
 -- QueueBackend (src/queue/mod.rs).
@@ -7,7 +7,7 @@
 -- Redis does not roll back a function that fails half way. So every check runs before the first
 -- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
 -- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
-local REVISION = 12
+local REVISION = 13
 local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
 local DROP_MAX = 512       -- expired messages dropped from the head in one call
 local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
@@ -19,31 +19,49 @@ local EXCEPTIONS_MAX = 1000
 local COPY, ASKS, REPLIES = 1, 2, 4
 local GONE = '\255\254gone' -- marks elements to remove: no UTF-8 text is like it
 
-local call, floor, max, min -- set by each entry: while a library is loaded, redis.call and math do not exist
+-- Locals, because a global and its field are looked up at each use. Set by the first call: while a library is
+-- loaded, none of them exists.
+local call, floor, max, min, pack, read, sub, byte, find, format
+local function begin()
+  call, floor, max, min, pack, read = redis.call, math.floor, math.max, math.min, struct.pack, struct.unpack
+  sub, byte, find, format = string.sub, string.byte, string.find, string.format
+end
 
 local us_of_many, ms_of_many -- the clock stands while calls travel together, as it does within one
 local function clock()
   if us_of_many then return us_of_many, ms_of_many end
   local t = call('TIME')
-  local us = tonumber(t[1]) * 1000000 + tonumber(t[2])
+  local us = t[1] * 1000000 + t[2] -- less than half of what tonumber costs
   return us, floor(us / 1000)
 end
-local function fmt(n) return string.format('%d', n) end -- whole numbers: a third of the cost of '%.0f'
+local function fmt(n) return format('%d', n) end -- whole numbers: a third of the cost of '%.0f', or of passing them on
+-- The same for numbers that come again and again, as positions and lives do: each new text costs as much as a command.
+local texts, held = {}, 0
+local function text(n)
+  local known = texts[n]
+  if not known then
+    if held >= 512 then texts, held = {}, 0 end
+    known, held = fmt(n), held + 1
+    texts[n] = known
+  end
+  return known
+end
 local function num(v) return tonumber(v or '0') end
 local function fail(code, text) return redis.error_reply(code .. ' ' .. text) end
-local function has(options, flag) return bit.band(options, flag) ~= 0 end
+local function has(options, flag) return options % (flag + flag) >= flag end -- a third of the cost of bit.band
 
 -- Header, 39 bytes and more: version u8, flags u8, body bytes u32, expires ms f64, stamp us f64, id 16,
 -- then the tail as the caller made it: sender length u8, sender, what the flags say follows.
+local HEADER = '>BBI4dd'
 local function header(flags, len, exp, stamp, id, tail)
-  return struct.pack('>BBI4dd', 1, flags, len, exp, stamp) .. id .. tail
+  return pack('>BBI4ddc16c0', 1, flags, len, exp, stamp, id, tail)
 end
-local function h_flags(h) return string.byte(h, 2) end
-local function h_len(h) return (struct.unpack('>I4', h, 3)) end
-local function h_exp(h) return (struct.unpack('>d', h, 7)) end
-local function h_stamp(h) return (struct.unpack('>d', h, 15)) end
-local function h_id(h) return string.sub(h, 23, 38) end
-local function h_sender(h) return string.sub(h, 40, 39 + string.byte(h, 39)) end
+local function h_flags(h) return byte(h, 2) end
+local function h_len(h) return (read('>I4', h, 3)) end
+local function h_exp(h) return (read('>d', h, 7)) end
+local function h_stamp(h) return (read('>d', h, 15)) end
+local function h_id(h) return sub(h, 23, 38) end
+local function h_sender(h) return sub(h, 40, 39 + byte(h, 39)) end
 local function h_size(h) return #h + h_len(h) end
 
 -- Options of a call, as bits. COVERED: a WAIT follows, which covers what this very connection wrote; so
@@ -57,42 +75,71 @@ end
 -- Wakes who watches an inbox, or the wait that `kind` names. `key` is any of its keys with one letter
 -- at the end, mb1:{b17}:default/bob:q; its channel is mb1:{b17}:ch.
 local function wake(options, key, kind)
-  local tag = string.find(key, '}', 7, true)
-  publish(options, string.sub(key, 1, tag + 1) .. 'ch', kind .. string.sub(key, tag + 2, -3))
+  local tag = find(key, '}', 7, true)
+  publish(options, sub(key, 1, tag + 1) .. 'ch', kind .. sub(key, tag + 2, -3))
 end
 -- Lets a key live at least so long, never shorter.
 local function outlive(key, ms)
-  if call('PTTL', key) < ms then call('PEXPIRE', key, fmt(ms)) end
+  if call('PTTL', key) < ms then call('PEXPIRE', key, text(ms)) end
 end
--- The counters of an inbox and its lease stand packed in one field each of its hash: a field of its own for
--- every number costs more to find, to read and to write than what is done with it.
---   c: bytes in the queue, last stamp, latest expiry, when to prolong the hash's life, acknowledged up to,
---      handed out up to, how often the head was handed out, whether lives differ
---   l: lease id 16, runs until, messages, bytes, last stamp, what was handed out before it, whether a reader waits for it
-local COUNTERS, LEASE = '>dddddddB', '>c16dI4dddB'
-local function counters(packed)
-  if not packed then return { b = 0, s = 0, e = 0, k = 0, ac = 0, lc = 0, dn = 0, mt = 0 } end
-  local b, stamp, e, k, ac, lc, dn, mt = struct.unpack(COUNTERS, packed)
-  return { b = b, s = stamp, e = e, k = k, ac = ac, lc = lc, dn = dn, mt = mt }
+-- The counters of an inbox, its lease, and what its owner is to be told stand packed in one field each of its hash: a
+-- field of its own for every number costs more to find, to read and to write than what is done with it. None is longer
+-- than 64 bytes, up to which Redis keeps a hash small. Times are 0 if there is none.
+--   c: when to prolong the hash's life, last seen, a reader waits until, next sweep of waits, messages in the queue,
+--      bytes in the queue, last stamp, latest expiry, acknowledged up to, handed out up to, how often the head was
+--      handed out, whether lives differ
+--   l: lease id 16, runs until, messages, bytes, last stamp, what was handed out before it, whether a reader waits for
+--      it; or nothing
+--   o: when to look the ledger up, at how many entries, until when its owner is to be told of pauses
+-- Messages are as counted at the last write: the queue may have expired since, as a whole, so 0 and more than there are
+-- mean "look". RPUSH says how many there really are.
+local COUNTERS, LEASE, OWED = '>I6I6I6I6I4I6I7I6I7I7I2B', '>c16dI4dddB', '>I6I4I6'
+local COUNTERS_SIZE, COUNTERS_KEPT = 64, '>I6I6' -- the first two alone
+local function owed(packed)
+  if not packed then return 0, 0, 0 end
+  return read(OWED, packed)
 end
-local function pack_counters(c)
-  return struct.pack(COUNTERS, max(0, c.b), c.s, c.e, c.k, c.ac, c.lc, c.dn, c.mt)
+local function pack_owed(look_up, entries, pauses) return pack(OWED, look_up, entries, pauses) end
+-- Up to revision 12 the counters were others, and the rest were fields of their own. What they left is read, and
+-- replaced with the next write.
+local OLD = { 'sn', 'wu', 'wx', 'lx', 'ln', 'pn' }
+local function old_counters(packed, m)
+  local b, stamp, e, k, ac, lc, dn, mt = read('>dddddddB', packed)
+  local f = call('HMGET', m, unpack(OLD))
+  return { k = k, sn = num(f[1]), wu = num(f[2]), wx = num(f[3]), n = 0, b = b, s = stamp, e = e, ac = ac, lc = lc, dn = dn, mt = mt,
+           old = pack_owed(num(f[4]), num(f[5]), num(f[6])) }
+end
+local function counters(packed, m)
+  if not packed then return { k = 0, sn = 0, wu = 0, wx = 0, n = 0, b = 0, s = 0, e = 0, ac = 0, lc = 0, dn = 0, mt = 0 } end
+  if #packed ~= COUNTERS_SIZE then return old_counters(packed, m) end
+  local k, sn, wu, wx, n, b, stamp, e, ac, lc, dn, mt = read(COUNTERS, packed)
+  return { k = k, sn = sn, wu = wu, wx = wx, n = n, b = b, s = stamp, e = e, ac = ac, lc = lc, dn = dn, mt = mt }
+end
+-- Writes the counters, with further fields.
+local function put_counters(m, c, ...)
+  local packed = pack(COUNTERS, c.k, c.sn, c.wu, c.wx, max(0, c.n), max(0, c.b), c.s, c.e, c.ac, c.lc, min(c.dn, 65535), c.mt)
+  if c.old then
+    call('HSET', m, 'o', c.old)
+    call('HDEL', m, unpack(OLD))
+    c.old = nil
+  end
+  call('HSET', m, 'c', packed, ...)
 end
 local function lease_of(packed)
-  if not packed then return nil end
-  local id, till, n, bytes, top, seen, busy = struct.unpack(LEASE, packed)
+  if not packed or packed == '' then return nil end
+  local id, till, n, bytes, top, seen, busy = read(LEASE, packed)
   return { id = id, till = till, n = n, bytes = bytes, top = top, seen = seen, busy = busy }
 end
 local function pack_lease(l)
-  return struct.pack(LEASE, l.id, l.till, l.n, l.bytes, l.top, l.seen, l.busy)
+  return pack(LEASE, l.id, l.till, l.n, l.bytes, l.top, l.seen, l.busy)
 end
 local function running(l, now) return l ~= nil and l.till > now end
 -- Notes in the index of its bucket that an inbox is there, for as long as its hash lives.
 local function note(m, now, life)
-  local tag = string.find(m, '}', 7, true)
-  local index = string.sub(m, 1, tag + 1) .. 'i'
+  local tag = find(m, '}', 7, true)
+  local index = sub(m, 1, tag + 1) .. 'i'
   for _, gone in ipairs(call('ZRANGEBYSCORE', index, '-inf', fmt(now), 'LIMIT', 0, 16)) do call('ZREM', index, gone) end
-  call('ZADD', index, fmt(now + life), string.sub(m, tag + 2, -3))
+  call('ZADD', index, fmt(now + life), sub(m, tag + 2, -3))
   outlive(index, life)
 end
 -- Writes the counters, with further fields, and keeps the hash alive: always at least `keep` after a
@@ -100,9 +147,9 @@ end
 local function save(m, c, now, keep, ...)
   local prolong = c.k <= now
   if prolong then c.k = now + keep / 2 end
-  call('HSET', m, 'c', pack_counters(c), ...)
+  put_counters(m, c, ...)
   if prolong then
-    call('PEXPIRE', m, fmt(keep + keep / 2))
+    call('PEXPIRE', m, text(keep + keep / 2))
     note(m, now, keep + keep / 2)
   end
   return prolong
@@ -114,35 +161,35 @@ end
 -- the inbox under stamp t; T s t: the same after it was handed out.
 local function except(x, record, keep)
   if call('RPUSH', x, record) > EXCEPTIONS_MAX then call('LTRIM', x, -EXCEPTIONS_MAX, -1) end
-  call('PEXPIRE', x, fmt(keep + keep / 2))
+  call('PEXPIRE', x, text(keep + keep / 2))
 end
 local function expired_range(x, acked, lo, hi, from_head, keep)
   local last = from_head and call('LINDEX', x, -1)
-  if last and string.sub(last, 1, 1) == 'E' then
-    local l, h = struct.unpack('>dd', last, 2)
+  if last and sub(last, 1, 1) == 'E' then
+    local l, h = read('>dd', last, 2)
     if acked <= h and h < lo then
-      call('LSET', x, -1, 'E' .. struct.pack('>dd', l, hi))
+      call('LSET', x, -1, 'E' .. pack('>dd', l, hi))
       return
     end
   end
-  except(x, 'E' .. struct.pack('>dd', lo, hi), keep)
+  except(x, 'E' .. pack('>dd', lo, hi), keep)
 end
 
 -- Drops a lease whose messages have all expired: it must not hold up those behind. -> true if it did
 local function drop_dead_lease(q, m, x, c, l, now, keep)
   local n, bytes = 0, 0
   while n < l.n do
-    local h = call('LINDEX', q, n * 2)
+    local h = call('LINDEX', q, text(n * 2))
     if not h or h_stamp(h) > l.top then break end
     if h_exp(h) > now then return false end
     n = n + 1
     bytes = bytes + h_size(h)
   end
   call('HDEL', m, 'l')
-  except(x, 'L' .. struct.pack('>ddd', c.ac + 1, l.top, l.till), keep)
+  except(x, 'L' .. pack('>ddd', c.ac + 1, l.top, l.till), keep)
   if n > 0 then
-    call('LTRIM', q, n * 2, -1)
-    c.b = c.b - bytes
+    call('LTRIM', q, text(n * 2), '-1')
+    c.n, c.b = c.n - n, c.b - bytes
   end
   return true
 end
@@ -152,7 +199,7 @@ local function drop_head(q, x, c, l, now, keep)
   if running(l, now) then return 0 end
   local n, bytes, lo, hi = 0, 0, nil, nil
   while n < DROP_MAX do
-    local h = call('LINDEX', q, n * 2)
+    local h = call('LINDEX', q, text(n * 2))
     if not h or h_exp(h) > now then break end
     n = n + 1
     bytes = bytes + h_size(h)
@@ -160,8 +207,8 @@ local function drop_head(q, x, c, l, now, keep)
   end
   if n > 0 then
     expired_range(x, c.ac, lo, hi, true, keep)
-    call('LTRIM', q, n * 2, -1)
-    c.b = c.b - bytes
+    call('LTRIM', q, text(n * 2), '-1')
+    c.n, c.b = c.n - n, c.b - bytes
   end
   return n
 end
@@ -177,32 +224,34 @@ local function drop_at(q, x, c, positions, keep)
     call('LSET', q, i * 2 + 1, GONE)
   end
   call('LREM', q, #positions * 2, GONE)
+  c.n = c.n - #positions
 end
 
--- Makes room: drops what has expired anywhere in the inbox. Walks it at most once a second, and only
+-- Makes room, and counts what is there: drops what has expired anywhere in the inbox. Walks it at most once a second, and only
 -- if lives differ. Never under a running lease.
 local function make_room(q, m, x, c, now, keep)
   local f = call('HMGET', m, 'l', 'fs')
   local l = lease_of(f[1])
+  c.n = call('LLEN', q) / 2
   drop_head(q, x, c, l, now, keep)
   if c.mt == 0 or num(f[2]) > now or running(l, now) then return end
   call('HSET', m, 'fs', fmt(now + 1000))
   local positions = {}
-  for i = 0, call('LLEN', q) / 2 - 1 do
-    if h_exp(call('LINDEX', q, i * 2)) <= now then positions[#positions + 1] = i end
+  for i = 0, c.n - 1 do
+    if h_exp(call('LINDEX', q, text(i * 2))) <= now then positions[#positions + 1] = i end
   end
   drop_at(q, x, c, positions, keep)
 end
 
--- Appends to a queue of `depth` messages and accounts for it. The caller saves the counters.
-local function append(q, c, depth, us, now, flags, body, exp, id, tail)
-  if depth == 0 then c.b, c.e, c.mt = 0, 0, 0 end
+-- Appends to a queue and accounts for it. The caller saves the counters.
+local function append(q, c, us, now, flags, body, exp, id, tail)
   c.s = max(us, c.s + 1)
   local h = header(flags, #body, exp, c.s, id, tail)
-  call('RPUSH', q, h, body)
+  c.n = call('RPUSH', q, h, body) / 2
+  if c.n == 1 then c.b, c.e, c.mt = 0, 0, 0 end
   if exp < c.e then c.mt = 1 end
   c.b, c.e = c.b + #h + #body, max(exp, c.e)
-  call('PEXPIRE', q, fmt(c.e - now))
+  call('PEXPIRE', q, text(c.e - now))
   return c.s
 end
 
@@ -227,37 +276,38 @@ local function unpark(q, r, x, c, wait, state, us, now, keep)
   local h, back = p[1], 0
   if state ~= '3' and h_exp(h) > now then
     local flags = state == '2' and bit.bor(h_flags(h), COPY) or h_flags(h)
-    local stamp = append(q, c, call('LLEN', q) / 2, us, now, flags, p[2], h_exp(h), h_id(h), string.sub(h, 39))
-    except(x, (state == '2' and 'T' or 'R') .. struct.pack('>dd', h_stamp(h), stamp), keep)
+    local stamp = append(q, c, us, now, flags, p[2], h_exp(h), h_id(h), sub(h, 39))
+    except(x, (state == '2' and 'T' or 'R') .. pack('>dd', h_stamp(h), stamp), keep)
     back = 1
   elseif state ~= '3' then
-    except(x, 'P' .. struct.pack('>d', h_stamp(h)), keep)
+    except(x, 'P' .. pack('>d', h_stamp(h)), keep)
   end
   call('HDEL', r, 'h' .. wait, 'b' .. wait)
   return back
 end
 
--- Ends the waits whose time is over: those whose replica never came back, and tasks that nobody asked for. The caller saves the counters. -> time of the next sweep, or nil
-local function sweep(q, m, w, r, x, c, us, now, keep)
-  local all, next_at = call('HGETALL', w), nil
+-- Ends the waits whose time is over: those whose replica never came back, and tasks that nobody asked for. The caller saves the counters.
+local function sweep(q, w, r, x, c, us, now, keep)
+  local all, next_at = call('HGETALL', w), 0
   for i = 1, #all, 2 do
-    if string.sub(all[i], 1, 1) == 'w' then
+    if sub(all[i], 1, 1) == 'w' then
       local v = wait_of(all[i + 1])
       if v.till <= now then
-        unpark(q, r, x, c, string.sub(all[i], 2), v.state, us, now, keep)
+        unpark(q, r, x, c, sub(all[i], 2), v.state, us, now, keep)
         call('HDEL', w, all[i])
-      elseif not next_at or v.till < next_at then next_at = v.till end
+      elseif next_at == 0 or v.till < next_at then next_at = v.till end
     end
   end
-  if next_at then call('HSET', m, 'wx', fmt(next_at)) else call('HDEL', m, 'wx') end
-  return next_at
+  c.wx = next_at
 end
+
+local function sweep_at(c, ms) c.wx = c.wx > 0 and min(c.wx, ms) or ms end
 
 -- Waits whose reply was not received yet, and how many there are of tasks, with those.
 local function open_waits(w)
   local all, open, tasks = call('HGETALL', w), 0, 0
   for i = 1, #all, 2 do
-    if string.sub(all[i], 1, 1) == 'w' then
+    if sub(all[i], 1, 1) == 'w' then
       local v = wait_of(all[i + 1])
       if v.state ~= '3' then open = open + 1 end
       if v.hold > 0 then tasks = tasks + 1 end
@@ -274,8 +324,9 @@ local function open_wait(m, w, wait, peer, timeout, now, keep)
   v.till = max(v.till, v.deadline + GRACE)
   put_wait(w, wait, v)
   outlive(w, v.till - now + 60000)
-  local f = call('HMGET', m, 'wx', 'c')
-  save(m, counters(f[2]), now, keep, 'wx', fmt(min(f[1] and tonumber(f[1]) or v.till, v.till)))
+  local c = counters(call('HGET', m, 'c'), m)
+  sweep_at(c, v.till)
+  save(m, c, now, keep)
 end
 
 -- Remembers that questions were handed to the owner of this inbox: its next message to one of their
@@ -291,7 +342,7 @@ local function remember_asked(w, asked, now)
   if call('HLEN', w) <= ASKED_MAX then return end
   local all, live = call('HGETALL', w), {}
   for i = 1, #all, 2 do
-    if string.sub(all[i], 1, 1) == 'a' then
+    if sub(all[i], 1, 1) == 'a' then
       local stamp, exp = string.match(all[i + 1], '^(%d+)|(%d+)|')
       if tonumber(exp) <= now then call('HDEL', w, all[i])
       else live[#live + 1] = { tonumber(stamp), all[i] } end
@@ -306,9 +357,9 @@ end
 local function asked_by(w, asker, now)
   local all, found = call('HGETALL', w), {}
   for i = 1, #all, 2 do
-    if string.sub(all[i], 1, 1) == 'a' then
+    if sub(all[i], 1, 1) == 'a' then
       local stamp, exp, who = string.match(all[i + 1], '^(%d+)|(%d+)|(.*)$')
-      if who == asker and (not now or tonumber(exp) > now) then found[#found + 1] = { tonumber(stamp), string.sub(all[i], 2) } end
+      if who == asker and (not now or tonumber(exp) > now) then found[#found + 1] = { tonumber(stamp), sub(all[i], 2) } end
     end
   end
   table.sort(found, function(one, two) return one[1] < two[1] end)
@@ -335,8 +386,8 @@ local function fate(k, now, f, exceptions, stamp, exp, parked)
   if parked then
     local all = call('HGETALL', k.r)
     for i = 1, #all, 2 do
-      if string.sub(all[i], 1, 1) == 'h' and h_stamp(all[i + 1]) == stamp then
-        local packed = call('HGET', k.w, 'w' .. string.sub(all[i], 2))
+      if sub(all[i], 1, 1) == 'h' and h_stamp(all[i + 1]) == stamp then
+        local packed = call('HGET', k.w, 'w' .. sub(all[i], 2))
         local state = packed and wait_of(packed).state
         if state == '3' then return 'a' end
         if exp <= now then return 'e' end
@@ -345,16 +396,16 @@ local function fate(k, now, f, exceptions, stamp, exp, parked)
     end
   end
   for _, record in ipairs(exceptions) do
-    local kind = string.sub(record, 1, 1)
-    local one = struct.unpack('>d', record, 2)
+    local kind = sub(record, 1, 1)
+    local one = read('>d', record, 2)
     if kind == 'E' or kind == 'L' then
-      if not parked and one <= stamp and stamp <= (struct.unpack('>d', record, 10)) then
-        return kind == 'L' and (struct.unpack('>d', record, 18)) > now and 'd' or 'e'
+      if not parked and one <= stamp and stamp <= (read('>d', record, 10)) then
+        return kind == 'L' and (read('>d', record, 18)) > now and 'd' or 'e'
       end
     elseif one == stamp then
       if kind == 'P' then return 'e' end
       if kind == 'A' then return 'a' end
-      local then_on = fate(k, now, f, exceptions, (struct.unpack('>d', record, 10)), exp, false)
+      local then_on = fate(k, now, f, exceptions, (read('>d', record, 10)), exp, false)
       return kind == 'T' and then_on == 'q' and 'd' or then_on
     end
   end
@@ -376,30 +427,38 @@ local function crowded_at(n, ledger_max) return floor(max(n, ledger_max) * 1.25)
 -- Writes one entry of the sender's ledger. -> 1 if the sender has something to look up; 2 if it is full of
 -- open entries, so that this one could not be written; 3 if both
 local function remember(m, l, id, recipient, stamp, exp, parked, now, keep, ledger_max)
-  local f = call('HMGET', m, 'lx', 'sn', 'c', 'ln', 'pn')
-  local entry = struct.pack('>dd', stamp, exp) .. id .. '\0' .. (parked and '\1' or '\0') .. recipient
-  local n = call('RPUSH', l, entry)
+  local f = call('HMGET', m, 'c', 'o')
+  local k, sn, c = 0, 0, nil
+  if f[1] and #f[1] == COUNTERS_SIZE then k, sn = read(COUNTERS_KEPT, f[1]) end
+  if k <= now then c = counters(f[1], m) end -- also where there are none, or those of an older revision
+  local look_up, entries, pauses = owed(f[2] or c and c.old)
+  local n = call('RPUSH', l, pack('>ddc16BBc0', stamp, exp, id, 0, parked and 1 or 0, recipient))
   if n > ledger_max * 4 then
     call('RPOP', l)
     if num(call('HGET', m, 'fl')) > now then return 2 end -- to look at all of a full one takes long
     call('HSET', m, 'fl', fmt(now + 1000))
     return 3
   end
-  local set, c = {}, counters(f[3])
-  if not f[1] or exp < tonumber(f[1]) then set[1], set[2] = 'lx', fmt(exp) end
-  if num(f[2]) + SEEN_EVERY <= now then set[#set + 1] = 'sn'; set[#set + 1] = fmt(now) end
-  local prolonged = (#set > 0 or c.k <= now) and save(m, c, now, keep, unpack(set))
-  if prolonged or n == 1 then call('PEXPIRE', l, fmt(keep + keep / 2)) end
-  if num(f[5]) > now or (f[1] and tonumber(f[1]) <= now) then return 1 end
-  if n <= ledger_max or n < num(f[4]) then return 0 end
-  call('HSET', m, 'ln', fmt(crowded_at(n, ledger_max)))
+  local due, sooner = look_up > 0 and look_up <= now, look_up == 0 or exp < look_up
+  if sooner then look_up = exp end
+  local seen, prolonged = (c and c.sn or sn) + SEEN_EVERY <= now, false
+  if c or seen or sooner then
+    c = c or counters(f[1], m)
+    if seen then c.sn = now end
+    if sooner then prolonged = save(m, c, now, keep, 'o', pack_owed(look_up, entries, pauses))
+    else prolonged = save(m, c, now, keep) end
+  end
+  if prolonged or n == 1 then call('PEXPIRE', l, text(keep + keep / 2)) end
+  if pauses > now or due then return 1 end
+  if n <= ledger_max or n < entries then return 0 end
+  call('HSET', m, 'o', pack_owed(look_up, crowded_at(n, ledger_max), pauses))
   return 1
 end
 
 -- waiting: 2 and for how long | seen: 1 and how long ago | never: 0
 local function presence(wu, sn, now)
-  if num(wu) > now then return 2, num(wu) - now end
-  if sn then return 1, max(0, now - num(sn)) end
+  if wu > now then return 2, wu - now end
+  if sn > 0 then return 1, max(0, now - sn) end
   return 0, 0
 end
 
@@ -416,52 +475,56 @@ local function find_accepted(q, r, c, id, us)
   end
   local all = call('HGETALL', r)
   for j = 1, #all, 2 do
-    if string.sub(all[j], 1, 1) == 'h' and h_id(all[j + 1]) == id then return all[j + 1], true end
+    if sub(all[j], 1, 1) == 'h' and h_id(all[j + 1]) == id then return all[j + 1], true end
   end
   return nil, c.ac >= since
 end
 
 -- What send and fetch take as numbers comes packed: reading each from a text of its own costs more than
 -- what is done with it.
-local SEND, FETCH = '>BBddddddd', '>BBddddd'
-local SEND_SIZE, FETCH_SIZE = 58, 42
+local SEND, FETCH = '>BBdddddddc16', '>BBdddddc16'
+local SEND_SIZE, FETCH_SIZE = 74, 58
 
 -- send: KEYS q m w r x of the recipient [m l w of the sender, if OWN] [d, if KEYED]
 -- ARGV 1 packed: options, header flags, ttl ms, max messages, max bytes, keep, ledger max, wait ms, max waits;
 --   then the id and, if KEYED, the digest 2 tail 3 body 4 candidates, if not OWN
 -- -> packed: queued 0 | replied 1 | duplicate 2, presence, what `remember` says, state, ms, stamp, expires; id
 local function sent(status, id, present, ms, look_up, stamp, exp, state)
-  return struct.pack('>BBBBddd', status, present, look_up, string.byte(state), ms, stamp, exp) .. id
+  return pack('>BBBBdddc0', status, present, look_up, byte(state), ms, stamp, exp, id)
 end
 local function send(keys, a)
   local q, m, w, r, x = keys[1], keys[2], keys[3], keys[4], keys[5]
   local packed, tail, body = a[1], a[2], a[3]
-  if not body or #packed < SEND_SIZE + 16 then return fail('MBARGS', 'send') end
-  local options, flags, ttl, max_messages, max_bytes, keep, ledger_max, wait_ms, max_waits = struct.unpack(SEND, packed)
+  if not body or #packed < SEND_SIZE then return fail('MBARGS', 'send') end
+  local options, flags, ttl, max_messages, max_bytes, keep, ledger_max, wait_ms, max_waits, id = read(SEND, packed)
   if ttl <= 0 or keep < ttl then return fail('MBARGS', 'send') end
-  local id, digest = string.sub(packed, SEND_SIZE + 1, SEND_SIZE + 16), string.sub(packed, SEND_SIZE + 17)
-  local sender = string.sub(tail, 2, 1 + string.byte(tail))
-  local named = has(flags, REPLIES) and string.sub(tail, 2 + #sender, 17 + #sender)
-  local sm, sl, sw, d = nil, nil, nil, nil
+  local named = nil
+  if has(flags, REPLIES) then
+    local at = 2 + byte(tail)
+    named = sub(tail, at, at + 15)
+  end
+  local sm, sl, sw, d, digest = nil, nil, nil, nil, nil
   if has(options, OWN) then sm, sl, sw = keys[6], keys[7], keys[8] end
-  if has(options, KEYED) then d = keys[#keys] end
-  local recipient = string.sub(q, string.find(q, '}', 7, true) + 2, -3)
+  if has(options, KEYED) then d, digest = keys[#keys], sub(packed, SEND_SIZE + 1) end
+  local tag = find(q, '}', 7, true)
+  local recipient = sub(q, tag + 2, -3)
   local us, now = clock()
-  local f = call('HMGET', m, 'c', 'wx', 'wu', 'sn')
-  local c, present, ms = counters(f[1]), presence(f[3], f[4], now)
+  local c = counters(call('HGET', m, 'c'), m)
+  local present, ms = presence(c.wu, c.sn, now)
+  local sender = (present == 0 or c.wx > 0) and sub(tail, 2, 1 + byte(tail)) -- where it matters
   if sender == recipient and present == 0 then present = 1 end
 
   local first = d and call('GET', d)
   if first then
-    local first_id = string.sub(first, 17, 32)
-    if string.sub(first, 1, 16) ~= digest then
-      return fail('MBCONFLICT', (string.gsub(first_id, '.', function(c) return string.format('%02x', string.byte(c)) end)))
+    local first_id = sub(first, 17, 32)
+    if sub(first, 1, 16) ~= digest then
+      return fail('MBCONFLICT', (string.gsub(first_id, '.', function(c) return format('%02x', byte(c)) end)))
     end
-    local stamp, exp, parked = struct.unpack('>ddB', first, 33)
+    local stamp, exp, parked = read('>ddB', first, 33)
     local state = fate({ w = w, r = r }, now, fate_fields(c, lease_of(call('HGET', m, 'l')), now),
       call('LRANGE', x, 0, -1), stamp, exp, parked == 1)
+    if has(options, COVERED) then save(m, c, now, keep) end -- before the wait, which may be on the same hash
     if wait_ms > 0 and sw then open_wait(sm, sw, first_id, recipient, wait_ms, now, keep) end
-    if has(options, COVERED) then save(m, c, now, keep) end
     return sent(2, first_id, present, ms, 0, stamp, exp, state)
   end
 
@@ -475,11 +538,11 @@ local function send(keys, a)
   end
 
   local wait, answered = nil, nil
-  if f[2] then
+  if c.wx > 0 then
     local candidates = {}
     if named then candidates[1] = named
     elseif sw then candidates = asked_by(sw, recipient)
-    else for i = 1, #a[4], 16 do candidates[#candidates + 1] = string.sub(a[4], i, i + 15) end end
+    else for i = 1, #a[4], 16 do candidates[#candidates + 1] = sub(a[4], i, i + 15) end end
     wait, answered = match_wait(w, sender, candidates, now)
   end
 
@@ -491,25 +554,24 @@ local function send(keys, a)
     if not late then return fail('MBNOANSWER', '') end
   end
 
-  local depth = call('LLEN', q) / 2
+  local depth, bytes = c.n, c.b
+  if c.e < now then depth, bytes = 0, 0 end -- all of it has expired, and so has its key
   local exp = now + ttl
   local size = 38 + #tail + #body
   if wait_ms > 0 and sw and call('HLEN', sw) >= max_waits then
     local open = open_waits(sw)
     if open >= max_waits then return fail('MBWAITS', fmt(open)) end
   end
-  if depth == 0 then c.b = 0 end
-  if not wait and (depth >= max_messages or c.b + size > max_bytes) then
+  if not wait and (depth >= max_messages or bytes + size > max_bytes) then
     make_room(q, m, x, c, now, keep)
-    depth = call('LLEN', q) / 2
-    if depth == 0 then c.b = 0 end
-    if depth >= max_messages or c.b + size > max_bytes then
+    if c.n == 0 then c.b = 0 end
+    if c.n >= max_messages or c.b + size > max_bytes then
       local head = call('LINDEX', q, 0)
       save(m, c, now, keep)
-      return fail('MBFULL', fmt(depth) .. ' ' .. fmt(c.b) .. ' ' .. fmt(head and max(0, h_exp(head) - now) or 0))
+      return fail('MBFULL', fmt(c.n) .. ' ' .. fmt(c.b) .. ' ' .. fmt(head and max(0, h_exp(head) - now) or 0))
     end
   end
-  local stamp, next_sweep = nil, f[2] and tonumber(f[2])
+  local stamp = nil
   if wait then
     stamp = max(us, c.s + 1)
     c.s = stamp
@@ -520,23 +582,23 @@ local function send(keys, a)
     answered.state = '1'
     if answered.hold > 0 then
       answered.till = held_till(answered, exp, now)
-      next_sweep = min(next_sweep, answered.till)
+      sweep_at(c, answered.till)
     end
     put_wait(w, wait, answered)
     if sw then call('HDEL', sw, 'a' .. wait) end
     present, ms = 2, 0
   else
-    stamp = append(q, c, depth, us, now, flags, body, exp, id, tail)
+    stamp = append(q, c, us, now, flags, body, exp, id, tail)
     if late then call('HDEL', sw, 'a' .. late) end
   end
-  if answered and answered.hold > 0 then save(m, c, now, keep, 'wx', fmt(next_sweep)) else save(m, c, now, keep) end
+  save(m, c, now, keep)
   if wait_ms > 0 and sw then open_wait(sm, sw, id, recipient, wait_ms, now, keep) end
   if d then
-    call('SET', d, digest .. id .. struct.pack('>ddB', stamp, exp, wait and 1 or 0), 'PX', fmt(ttl))
+    call('SET', d, digest .. id .. pack('>ddB', stamp, exp, wait and 1 or 0), 'PX', fmt(ttl))
   end
   local look_up = 0
   if sl then look_up = remember(sm, sl, id, recipient, stamp, exp, wait ~= nil, now, keep, ledger_max) end
-  wake(options, q, wait and 'r' .. wait or 'q')
+  publish(options, sub(q, 1, tag + 1) .. 'ch', (wait and 'r' .. wait or 'q') .. recipient)
   return sent(wait and 1 or 0, id, present, ms, look_up, stamp, exp, 'q')
 end
 
@@ -546,43 +608,41 @@ end
 -- -> {packed: empty 0 | messages 1 | busy 2 | superseded 3, look up 0/1, now, remaining, due ms or -1, seen up to,
 --     attempt, up to; header, body, ...}
 local function fetched(kind, look_up, now, remaining, due, seen, attempt, upto)
-  return struct.pack('>BBdddddd', kind, look_up, now, remaining, due, seen, attempt, upto)
+  return pack('>BBdddddd', kind, look_up, now, remaining, due, seen, attempt, upto)
 end
+-- The earlier of two times from now, of which the first may be none.
+local function sooner(due, ms) return (due < 0 or ms < due) and ms or due end
 local function fetch(keys, a)
   local q, m, w, r, x = keys[1], keys[2], keys[3], keys[4], keys[5]
   local packed = a[1]
-  if #packed < FETCH_SIZE + 16 then return fail('MBARGS', 'fetch') end
-  local options, first, max_n, max_bytes, lease_ms, wait_ms, keep = struct.unpack(FETCH, packed)
+  if #packed < FETCH_SIZE then return fail('MBARGS', 'fetch') end
+  local options, first, max_n, max_bytes, lease_ms, wait_ms, keep, lease = read(FETCH, packed)
   if max_n < 1 then return fail('MBARGS', 'fetch') end
-  local lease = string.sub(packed, FETCH_SIZE + 1, FETCH_SIZE + 16)
-  local waiting, session = string.sub(packed, FETCH_SIZE + 17, FETCH_SIZE + 32), string.sub(packed, FETCH_SIZE + 33)
+  local waiting, session = '', ''
+  if wait_ms >= 0 then waiting, session = sub(packed, FETCH_SIZE + 1, FETCH_SIZE + 16), sub(packed, FETCH_SIZE + 17) end
   local us, now = clock()
-  local f = call('HMGET', m, 'c', 'l', 'wx', 'wu', 'sn', 'lx', 'ws', 'wn', 'pn')
-  local c, l, set = counters(f[1]), lease_of(f[2]), {}
-  local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
-  if num(f[5]) + SEEN_EVERY <= now then put('sn', fmt(now)) end
-
-  local changed, next_sweep = false, f[3] and tonumber(f[3])
-  if next_sweep and next_sweep <= now then
-    next_sweep = sweep(q, m, w, r, x, c, us, now, keep)
+  local f = call('HMGET', m, 'c', 'l', 'o')
+  -- Whether the counters, and which further fields, are to be written.
+  local c, l, changed, set = counters(f[1], m), lease_of(f[2]), false, {}
+  if c.sn + SEEN_EVERY <= now then c.sn, changed = now, true end
+  if c.wx > 0 and c.wx <= now then
+    sweep(q, w, r, x, c, us, now, keep)
     changed = true
   end
-  local function done()
-    if changed or #set > 0 then save(m, c, now, keep, unpack(set)) end
-  end
-  local due = next_sweep and next_sweep - now or -1
-  local function sooner(ms) if due < 0 or ms < due then due = ms end end
-  local look_up = num(f[9]) > now and 1 or 0
-  if f[6] then
-    if tonumber(f[6]) <= now then look_up = 1 else sooner(tonumber(f[6]) - now) end
+  local look_up_at, _, pauses = owed(f[3] or c.old)
+  local due, look_up = c.wx > 0 and c.wx - now or -1, pauses > now and 1 or 0
+  if look_up_at > 0 then
+    if look_up_at <= now then look_up = 1 else due = sooner(due, look_up_at - now) end
   end
 
-  if wait_ms >= 0 and session ~= '' then
+  if session ~= '' then
+    local latest = call('HMGET', m, 'ws', 'wn')
+    local other = latest[1] == session and latest[2] ~= waiting
     if first == 1 then
-      if f[7] == session and f[8] ~= waiting then wake(options, q, 'q') end
-      put('ws', session); put('wn', waiting)
-    elseif f[7] == session and f[8] ~= waiting then
-      done()
+      if other then wake(options, q, 'q') end
+      set, changed = { 'ws', session, 'wn', waiting }, true
+    elseif other then
+      if changed then save(m, c, now, keep) end
       return { fetched(3, 0, now, 0, -1, 0, 0, 0) }
     end
   end
@@ -590,13 +650,13 @@ local function fetch(keys, a)
   local again = running(l, now) and l.id == lease
   if running(l, now) and not again then
     if not drop_dead_lease(q, m, x, c, l, now, keep) then
-      sooner(l.till - now)
+      due = sooner(due, l.till - now)
       if l.busy == 0 then
-        l.busy = 1
-        put('l', pack_lease(l))
+        l.busy, changed = 1, true
+        set[#set + 1], set[#set + 2] = 'l', pack_lease(l)
       end
-      if wait_ms > 0 then put('wu', fmt(now + wait_ms)) end
-      done()
+      if wait_ms > 0 then c.wu, changed = now + wait_ms, true end
+      if changed then save(m, c, now, keep, unpack(set)) end
       return { fetched(2, look_up, now, call('LLEN', q) / 2, due, 0, 0, 0) }
     end
     l, changed = nil, true
@@ -604,20 +664,23 @@ local function fetch(keys, a)
 
   local seen = again and l.seen or c.lc
   if again then max_n, max_bytes = l.n, math.huge end
-  local dropped, total = 0, call('LLEN', q) / 2
+  local dropped, total = 0, c.e >= now and c.n or 0
+  if total <= 0 then total = call('LLEN', q) / 2 end
   local out, got, bytes, sizes, top, i, stop = { false }, 0, 0, 0, 0, 0, false -- the first is the answer's head
   local expired, asked = {}, {}
   local average = total > 0 and max(1, c.b / total) or 1
   while i < total and got < max_n and not stop do
     local step = min(max_n - got, total - i, max(1, min(32, floor((max_bytes - bytes) / average) + 1)))
-    local chunk = call('LRANGE', q, i * 2, (i + step) * 2 - 1)
-    if i == 0 and dropped == 0 and not again and h_exp(chunk[1]) <= now then
+    local chunk = call('LRANGE', q, text(i * 2), text((i + step) * 2 - 1))
+    if #chunk < step * 2 then total = i + #chunk / 2 end
+    if i == 0 and dropped == 0 and not again and #chunk > 0 and h_exp(chunk[1]) <= now then
       dropped = drop_head(q, x, c, l, now, keep) -- what expires does so at the head, and often much at once
       total, changed = total - dropped, true
     else
       for j = 1, #chunk, 2 do
         local h, body = chunk[j], chunk[j + 1]
-        if h_exp(h) <= now and not again then
+        local _, flags, _, exp, stamp = read(HEADER, h)
+        if exp <= now and not again then
           expired[#expired + 1] = i + (j - 1) / 2
         elseif got > 0 and bytes + #body > max_bytes then
           stop = true
@@ -626,72 +689,70 @@ local function fetch(keys, a)
           got = got + 1
           out[#out + 1] = h
           out[#out + 1] = body
-          bytes, sizes, top = bytes + #body, sizes + #h + #body, h_stamp(h)
-          if has(h_flags(h), ASKS) then asked[#asked + 1] = h end
+          bytes, sizes, top = bytes + #body, sizes + #h + #body, stamp
+          if has(flags, ASKS) then asked[#asked + 1] = h end
         end
       end
       i = i + step
       if #expired >= DROP_MAX then stop = true end
     end
   end
+  c.n = total
   drop_at(q, x, c, expired, keep)
   if #expired > 0 then changed = true end
   if got == 0 then
     if dropped >= DROP_MAX or #expired > 0 then due = 0 end
     if l then call('HDEL', m, 'l') end
-    if wait_ms > 0 then put('wu', fmt(now + wait_ms)) end
-    done()
+    if wait_ms > 0 then c.wu, changed = now + wait_ms, true end
+    if changed then save(m, c, now, keep, unpack(set)) end
     return { fetched(0, look_up, now, 0, due, 0, 0, 0) }
   end
   if not again then c.dn = h_stamp(out[2]) <= seen and c.dn + 1 or 1 end
-  c.lc = max(c.lc, top)
-  put('l', pack_lease({ id = lease, till = now + lease_ms, n = got, bytes = sizes, top = top, seen = seen, busy = l and l.busy or 0 }))
-  if f[4] then put('wu', '0') end
-  done()
+  c.lc, c.wu = max(c.lc, top), 0
+  local given = pack(LEASE, lease, now + lease_ms, got, sizes, top, seen, l and l.busy or 0)
+  save(m, c, now, keep, 'l', given, unpack(set))
   remember_asked(w, asked, now)
   out[1] = fetched(1, look_up, now, total - #expired - got, due, seen, c.dn, top)
   return out
 end
 
--- ack: KEYS q m x  ARGV 1 up to 2 options -> messages removed
+-- ack: KEYS q m x  ARGV 1 packed: options, nothing u8, up to -> messages removed
 -- Cumulative and idempotent; never beyond what was handed out.
 local function ack(keys, a)
   local q, m = keys[1], keys[2]
   local f = call('HMGET', m, 'c', 'l')
-  local c, l = counters(f[1]), lease_of(f[2])
-  local upto, covered = min(num(a[1]), c.lc), l and l.n or 0
+  local options, _, given = read('>BBd', a[1])
+  local c, l = counters(f[1], m), lease_of(f[2])
+  local upto, covered = min(given, c.lc), l and l.n or 0
   local n, bytes = 0, 0
   if covered > 0 and upto == l.top then       -- the usual case: the whole lease, one header read, one trim
-    local last = call('LINDEX', q, covered * 2 - 2)
+    local last = call('LINDEX', q, text(covered * 2 - 2))
     if last and h_stamp(last) == upto then n, bytes = covered, l.bytes end
   end
   if n == 0 then                              -- stale, partial or shifted: walk the headers
     while true do
-      local h = call('LINDEX', q, n * 2)
+      local h = call('LINDEX', q, text(n * 2))
       if not h or h_stamp(h) > upto then break end
       n = n + 1
       bytes = bytes + h_size(h)
     end
   end
-  if n > 0 then call('LTRIM', q, n * 2, -1) end
-  if n > 0 or upto > c.ac then
-    c.ac, c.b = max(c.ac, upto), max(0, c.b - bytes)
-    call('HSET', m, 'c', pack_counters(c))
-  end
-  local over = covered > 0 and upto >= l.top
-  if over then call('HDEL', m, 'l')
+  if n > 0 then call('LTRIM', q, text(n * 2), '-1') end
+  local over, moved = covered > 0 and upto >= l.top, n > 0 or upto > c.ac
+  if moved then c.ac, c.n, c.b = max(c.ac, upto), c.n - n, c.b - bytes end
+  if over then put_counters(m, c, 'l', '')    -- cheaper than a HDEL after it
   elseif covered > 0 and n > 0 then
     l.n, l.bytes = max(0, covered - n), max(0, l.bytes - bytes)
-    call('HSET', m, 'l', pack_lease(l))
-  end
+    put_counters(m, c, 'l', pack_lease(l))
+  elseif moved then put_counters(m, c) end
   if n == 0 and covered == 0 then             -- its messages expired under its lease, and were received all the same
     for _, record in ipairs(call('LRANGE', keys[3], 0, -1)) do
-      if string.sub(record, 1, 1) == 'L' and (struct.unpack('>d', record, 10)) == upto then
+      if sub(record, 1, 1) == 'L' and (read('>d', record, 10)) == upto then
         call('LREM', keys[3], 1, record)
       end
     end
   end
-  if over and (l.busy == 1 or call('EXISTS', q) == 1) then wake(tonumber(a[2]), q, 'q') end
+  if over and (l.busy == 1 or c.n > 0) then wake(options, q, 'q') end
   return n
 end
 
@@ -720,7 +781,7 @@ local function unfetch(keys, a)
   local q, m, w, keep = keys[1], keys[2], keys[3], tonumber(a[2])
   if not keep then return fail('MBARGS', 'unfetch') end
   local f = call('HMGET', m, 'c', 'l')
-  local c, l = counters(f[1]), lease_of(f[2])
+  local c, l = counters(f[1], m), lease_of(f[2])
   if not l or l.id ~= a[1] then return 0 end
   if keep >= l.n then return l.n end
   local bytes, top = 0, 0
@@ -733,19 +794,25 @@ local function unfetch(keys, a)
   c.lc = max(l.seen, top)
   if keep > 0 then
     l.n, l.bytes, l.top = keep, bytes, top
-    call('HSET', m, 'c', pack_counters(c), 'l', pack_lease(l))
+    put_counters(m, c, 'l', pack_lease(l))
     return keep
   end
   c.dn = max(0, c.dn - 1)
-  call('HSET', m, 'c', pack_counters(c))
-  call('HDEL', m, 'l')
+  put_counters(m, c, 'l', '')
   -- Nobody is woken who would find what this reader found, but for one who waits for the lease to end.
   if l.busy == 1 then wake(tonumber(a[3]), q, 'q') end
   return 0
 end
 
 -- leave: KEYS m : nobody waits here any more
-local function leave(keys) return call('HDEL', keys[1], 'wu') end
+local function leave(keys)
+  local m = keys[1]
+  local c = counters(call('HGET', m, 'c'), m)
+  if c.wu == 0 then return 0 end
+  c.wu = 0
+  put_counters(m, c)
+  return 1
+end
 
 -- wait_open: KEYS m w  ARGV 1 wait 2 peer 3 ms 4 max waits 5 keep -> 1
 local function wait_open(keys, a)
@@ -774,7 +841,7 @@ local function wait_take(keys, a)
     return { 0, queued, now }
   end
   if h_exp(p[1]) <= now and state == '1' then     -- too late: its sender is told, the wait goes on
-    except(x, 'P' .. struct.pack('>d', h_stamp(p[1])), tonumber(a[2]))
+    except(x, 'P' .. pack('>d', h_stamp(p[1])), tonumber(a[2]))
     call('HDEL', r, 'h' .. wait, 'b' .. wait)
     v.state, v.till = '0', max(v.till, v.deadline + GRACE)
     put_wait(w, wait, v)
@@ -804,12 +871,12 @@ end
 -- Accounts for a parked reply that was received.
 local function reply_received(q, m, x, h, keep)
   local head, stamp = call('LINDEX', q, 0), h_stamp(h)
-  if head and h_stamp(head) < stamp then except(x, 'A' .. struct.pack('>d', stamp), keep)
+  if head and h_stamp(head) < stamp then except(x, 'A' .. pack('>d', stamp), keep)
   else
-    local c = counters(call('HGET', m, 'c'))
+    local c = counters(call('HGET', m, 'c'), m)
     if stamp > c.ac then
       c.ac = stamp
-      call('HSET', m, 'c', pack_counters(c))
+      put_counters(m, c)
     end
   end
 end
@@ -831,7 +898,7 @@ local function wait_close(keys, a)
   local us, now = clock()
   local packed = call('HGET', w, 'w' .. wait)
   if not packed then return 0 end
-  local c, keep = counters(call('HGET', m, 'c')), tonumber(a[2])
+  local c, keep = counters(call('HGET', m, 'c'), m), tonumber(a[2])
   local back = unpark(q, r, x, c, wait, wait_of(packed).state, us, now, keep)
   if back > 0 then save(m, c, now, keep) end
   call('HDEL', w, 'w' .. wait)
@@ -867,8 +934,10 @@ local function task_open(keys, a)
   put_wait(w, wait, v)
   outlive(w, ends - now + 60000)
   outlive(r, ends - now + 60000)
-  call('HSET', m, 'wx', fmt(min(tonumber(call('HGET', m, 'wx') or v.till), v.till)))
-  local inbox = string.sub(m, string.find(m, '}', 7, true) + 2, -3)
+  local c = counters(call('HGET', m, 'c'), m)
+  sweep_at(c, v.till)
+  put_counters(m, c)
+  local inbox = sub(m, find(m, '}', 7, true) + 2, -3)
   call('HSET', t, 'i', inbox, 'w', wait, 'p', v.peer, 'c', fmt(now), 'd', fmt(v.deadline), 'e', fmt(ends))
   call('PEXPIRE', t, fmt(ends - now))
   return task_find({ t })
@@ -904,26 +973,31 @@ end
 -- -> {look up 0/1, ids of the peer's questions handed out; if 'live', of those that live}
 local function contact(keys, a)
   local _, now = clock()
-  local f = call('HMGET', keys[1], 'sn', 'lx', 'c', 'pn')
-  if num(f[1]) + SEEN_EVERY <= now then save(keys[1], counters(f[3]), now, tonumber(a[1]), 'sn', fmt(now)) end
+  local f = call('HMGET', keys[1], 'c', 'o')
+  local c = counters(f[1], keys[1])
+  local look_up, _, pauses = owed(f[2] or c.old)
+  if c.sn + SEEN_EVERY <= now then
+    c.sn = now
+    save(keys[1], c, now, tonumber(a[1]))
+  end
   if a[4] and a[4] ~= '' then call('HDEL', keys[2], 'a' .. a[4]) end
   local ids = a[2] ~= '' and table.concat(asked_by(keys[2], a[2], a[3] and now)) or ''
-  return { (num(f[4]) > now or (f[2] and tonumber(f[2]) <= now)) and 1 or 0, ids }
+  return { (pauses > now or (look_up > 0 and look_up <= now)) and 1 or 0, ids }
 end
 
 -- peek: KEYS q m -> {queued, leased, age ms of the oldest or -1, presence, ms}
 local function peek(keys)
   local q, m = keys[1], keys[2]
   local us, now = clock()
-  local f = call('HMGET', m, 'l', 'wu', 'sn')
+  local f = call('HMGET', m, 'c', 'l')
+  local c, l = counters(f[1], m), lease_of(f[2])
   local gone, head = 0, call('LINDEX', q, 0)
   while head and h_exp(head) <= now and gone < DROP_MAX do
     gone = gone + 1
     head = call('LINDEX', q, gone * 2)
   end
-  local l = lease_of(f[1])
   local leased = running(l, now) and l.n or 0
-  local present, ms = presence(f[2], f[3], now)
+  local present, ms = presence(c.wu, c.sn, now)
   return { call('LLEN', q) / 2 - gone, leased, head and floor((us - h_stamp(head)) / 1000) or -1, present, ms }
 end
 
@@ -948,13 +1022,13 @@ local function browse(keys, a)
   local q, m, max_n, max_bytes = keys[1], keys[2], tonumber(a[1]), tonumber(a[2])
   if not max_n or not max_bytes then return fail('MBARGS', 'browse') end
   local _, now = clock()
-  local f = call('HMGET', m, 'c', 'l', 'wx')
-  local c, l, total = counters(f[1]), lease_of(f[2]), call('LLEN', q) / 2
+  local f = call('HMGET', m, 'c', 'l')
+  local c, l, total = counters(f[1], m), lease_of(f[2]), call('LLEN', q) / 2
   local first = first_live(q, total, c.mt == 1, now, DROP_MAX)
   local head, last = call('LINDEX', q, first * 2), call('LINDEX', q, -2)
   local leased = running(l, now) and max(0, l.n - first) or 0
   local due = leased > 0 and l.till - now or -1
-  local sweep_in = f[3] and tonumber(f[3]) - now
+  local sweep_in = c.wx > 0 and c.wx - now
   if sweep_in and sweep_in > 0 and (due < 0 or sweep_in < due) then due = sweep_in end
   local back = head and leased == 0 and h_stamp(head) <= c.lc
   local res = { now, sweep_in and sweep_in <= 0 and 1 or 0, total - first, leased, due,
@@ -987,24 +1061,26 @@ end
 --     age ms of the oldest, waiting, active, away, an owner who has long had something to look up, ...}
 local function survey(keys, a)
   local us, now = clock()
-  local prefix, offset, many, recent = string.sub(keys[1], 1, -2), tonumber(a[1]), tonumber(a[2]), tonumber(a[3])
+  local prefix, offset, many, recent = sub(keys[1], 1, -2), tonumber(a[1]), tonumber(a[2]), tonumber(a[3])
   local inboxes = call('ZRANGEBYSCORE', keys[1], '(' .. fmt(now), '+inf', 'LIMIT', offset, many)
   local messages, bytes, filled, most, heaviest, oldest, seen = 0, 0, 0, 0, 0, 0, { 0, 0, 0 }
   local overdue = {}
   for _, inbox in ipairs(inboxes) do
     local q = prefix .. inbox .. ':q'
-    local f = call('HMGET', prefix .. inbox .. ':m', 'c', 'wu', 'sn', 'lx')
-    local c, total = counters(f[1]), call('LLEN', q) / 2
+    local m = prefix .. inbox .. ':m'
+    local f = call('HMGET', m, 'c', 'o')
+    local c, total = counters(f[1], m), call('LLEN', q) / 2
     local live = total - first_live(q, total, c.mt == 1, now, 16)
     if live > 0 then
       messages, bytes, filled = messages + live, bytes + c.b, filled + 1
       most, heaviest = max(most, live), max(heaviest, c.b)
       oldest = max(oldest, us - h_stamp(call('LINDEX', q, (total - live) * 2)))
     end
-    local present, ms = presence(f[2], f[3], now)
+    local present, ms = presence(c.wu, c.sn, now)
     local state = present == 2 and 1 or present == 1 and (ms <= recent and 2 or 3)
     if state then seen[state] = seen[state] + 1 end
-    if f[4] and tonumber(f[4]) + OVERDUE <= now then overdue[#overdue + 1] = inbox end
+    local look_up = owed(f[2] or c.old)
+    if look_up > 0 and look_up + OVERDUE <= now then overdue[#overdue + 1] = inbox end
   end
   return { #inboxes == many and offset + many or -1, messages, bytes, filled, most, heaviest, floor(oldest / 1000),
            seen[1], seen[2], seen[3], unpack(overdue) }
@@ -1014,16 +1090,16 @@ end
 -- -> {next offset or -1, inbox, messages, presence, ms, ...}: those with messages, and where somebody waits
 local function inboxes(keys, a)
   local _, now = clock()
-  local prefix, begins, offset, many = string.sub(keys[1], 1, -2), a[1], tonumber(a[2]), tonumber(a[3])
+  local prefix, begins, offset, many = sub(keys[1], 1, -2), a[1], tonumber(a[2]), tonumber(a[3])
   local all = call('ZRANGEBYSCORE', keys[1], '(' .. fmt(now), '+inf', 'LIMIT', offset, many)
   local res = { #all == many and offset + many or -1 }
   for _, inbox in ipairs(all) do
-    if string.sub(inbox, 1, #begins) == begins then
+    if sub(inbox, 1, #begins) == begins then
       local q = prefix .. inbox .. ':q'
-      local f = call('HMGET', prefix .. inbox .. ':m', 'c', 'wu', 'sn')
-      local total = call('LLEN', q) / 2
-      local live = total - first_live(q, total, counters(f[1]).mt == 1, now, DROP_MAX)
-      local present, ms = presence(f[2], f[3], now)
+      local m = prefix .. inbox .. ':m'
+      local c, total = counters(call('HGET', m, 'c'), m), call('LLEN', q) / 2
+      local live = total - first_live(q, total, c.mt == 1, now, DROP_MAX)
+      local present, ms = presence(c.wu, c.sn, now)
       if live > 0 or present == 2 then
         for _, one in ipairs({ inbox, live, present, ms }) do res[#res + 1] = one end
       end
@@ -1056,15 +1132,15 @@ end
 local function fates(keys, a)
   local q, m, w, r, x = keys[1], keys[2], keys[3], keys[4], keys[5]
   local us, now = clock()
-  local found = call('HMGET', m, 'wx', 'c', 'l')
-  local c, keep = counters(found[2]), tonumber(a[1])
-  if found[1] and tonumber(found[1]) <= now then
-    sweep(q, m, w, r, x, c, us, now, keep)
+  local found = call('HMGET', m, 'c', 'l')
+  local c, keep = counters(found[1], m), tonumber(a[1])
+  if c.wx > 0 and c.wx <= now then
+    sweep(q, w, r, x, c, us, now, keep)
     save(m, c, now, keep)
   end
-  local f, exceptions, out = fate_fields(c, lease_of(found[3]), now), call('LRANGE', x, 0, -1), {}
+  local f, exceptions, out = fate_fields(c, lease_of(found[2]), now), call('LRANGE', x, 0, -1), {}
   for i = 1, #a[2], 17 do
-    local stamp, exp, parked = struct.unpack('>ddB', a[2], i)
+    local stamp, exp, parked = read('>ddB', a[2], i)
     out[#out + 1] = fate({ w = w, r = r }, now, f, exceptions, stamp, exp, parked == 1)
   end
   return table.concat(out)
@@ -1079,9 +1155,9 @@ end
 
 -- Entries: stamp f64, expires f64, id 16, state u8 (0 open, 1 acknowledged, 2 expired and untold,
 -- 3 expired and told, 4 unknown), parked u8, recipient.
-local function e_exp(e) return (struct.unpack('>d', e, 9)) end
-local function e_id(e) return string.sub(e, 17, 32) end
-local function e_state(e) return string.byte(e, 33) end
+local function e_exp(e) return (read('>d', e, 9)) end
+local function e_id(e) return sub(e, 17, 32) end
+local function e_state(e) return byte(e, 33) end
 
 -- ledger_list: KEYS l  ARGV 1 all 0/1 2 ledger max -> {now, entry, ...}
 -- Not all: those to look up or to tell, and the oldest open ones when there are too many.
@@ -1105,18 +1181,18 @@ local function ledger_settle(keys, a)
   local states = {}
   for i = 3, #a, 2 do states[a[i]] = tonumber(a[i + 1]) end
   local all = call('LRANGE', l, 0, -1)
-  local next_at, crowded, kept = nil, #all - ledger_max, {}
+  local next_at, crowded, kept = 0, #all - ledger_max, {}
   for i, e in ipairs(all) do
     local state, was = states[e_id(e)], e_state(e)
     -- Open entries get their end; of an expired one its sender was told; ends stay.
     if state and ((was == 0 and state ~= 3) or (was == 2 and state == 3)) and state ~= was then
-      e = string.sub(e, 1, 32) .. string.char(state) .. string.sub(e, 34)
+      e = sub(e, 1, 32) .. string.char(state) .. sub(e, 34)
       call('LSET', l, i - 1, e)
     end
     state = e_state(e)
     local at = nil
     if state == 0 then at = max(e_exp(e), now + LEDGER_EVERY) elseif state == 2 then at = now end
-    if at and (not next_at or at < next_at) then next_at = at end
+    if at and (next_at == 0 or at < next_at) then next_at = at end
     if crowded > 0 and not at then crowded = crowded - 1 else kept[#kept + 1] = e end
   end
   if #kept < #all then
@@ -1124,8 +1200,10 @@ local function ledger_settle(keys, a)
     for i = 1, #kept, 500 do call('RPUSH', l, unpack(kept, i, min(i + 499, #kept))) end
     call('PEXPIRE', l, fmt(keep + keep / 2))
   end
-  call('HSET', m, 'ln', fmt(crowded_at(#kept, ledger_max)))
-  if next_at then call('HSET', m, 'lx', fmt(next_at)) else call('HDEL', m, 'lx') end
+  local f = call('HMGET', m, 'c', 'o')
+  local c = counters(f[1], m)
+  local _, _, told = owed(f[2] or c.old)
+  put_counters(m, c, 'o', pack_owed(next_at, crowded_at(#kept, ledger_max), told))
   outlive(m, keep)
   return #kept
 end
@@ -1156,7 +1234,7 @@ local function clients(keys, a)
     local profiles = call('HMGET', p, unpack(ids))
     for i, id in ipairs(ids) do
       local text = profiles[i] or ''
-      if a[1] == '' or string.find(string.lower(id .. '\0' .. text), a[1], 1, true) then
+      if a[1] == '' or find(string.lower(id .. '\0' .. text), a[1], 1, true) then
         if #res > limit * 2 then
           res[1] = offset + i - 1
           return res
@@ -1235,8 +1313,10 @@ local function pause_note(keys, a)
   if num(call('HGET', p, a[1])) <= now then call('HSET', p, a[1], fmt(now + ms)) end
   outlive(p, life)
   if m then
-    local f = call('HMGET', m, 'c', 'pn')
-    save(m, counters(f[1]), now, keep, 'pn', fmt(max(num(f[2]), now + life)))
+    local f = call('HMGET', m, 'c', 'o')
+    local c = counters(f[1], m)
+    local look_up, entries, told = owed(f[2] or c.old)
+    save(m, c, now, keep, 'o', pack_owed(look_up, entries, max(told, now + life)))
   end
   return 1
 end
@@ -1254,7 +1334,12 @@ local function pauses_told(keys, a)
     if a[i + 1] == '' or call('HGET', p, a[i]) == a[i + 1] then call('HDEL', p, a[i]) end
   end
   local left = call('HLEN', p)
-  if m and left == 0 then call('HDEL', m, 'pn') end
+  if m and left == 0 then
+    local f = call('HMGET', m, 'c', 'o')
+    local c = counters(f[1], m)
+    local look_up, entries, told = owed(f[2] or c.old)
+    if told > 0 then put_counters(m, c, 'o', pack_owed(look_up, entries, 0)) end
+  end
   return left
 end
 
@@ -1268,7 +1353,7 @@ local function team_replace(keys, a)
   if f[2] == a[3] then return done end -- repeated
   if revision ~= tonumber(a[2]) then return 0 end
   for i = 5, #a, 2 do
-    if string.sub(a[i], 1, 2) == 'g:' and call('HMGET', k, a[i])[1] then return 0 end
+    if sub(a[i], 1, 2) == 'g:' and call('HMGET', k, a[i])[1] then return 0 end
   end
   -- Keys first: who is listed still can be removed again.
   for i = 5, #a, 2 do call('HSET', k, a[i], a[i + 1]) end
@@ -1288,7 +1373,7 @@ local function many(keys, a)
   us_of_many, ms_of_many = clock()
   while at <= #a[1] do
     local name, k, n
-    name, k, n, at = struct.unpack('>Bc0I2I2', a[1], at)
+    name, k, n, at = read('>Bc0I2I2', a[1], at)
     local ran, answer = pcall(operations[name], { unpack(keys, key, key + k - 1) }, { unpack(a, arg, arg + n - 1) })
     local failed = not ran and answer or type(answer) == 'table' and answer.err
     if type(failed) == 'table' then failed = failed.err
@@ -1305,7 +1390,7 @@ end
 local function register(name, operation, flag)
   operations['mb1_' .. name] = operation
   local function entry(keys, args)
-    call, floor, max, min = redis.call, math.floor, math.max, math.min
+    if not call then begin() end
     us_of_many = nil
     return operation(keys, args)
   end

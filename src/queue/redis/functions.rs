@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 const SOURCE: &str = include_str!("../../../migrations/functions/mb1.lua");
 
 /// The revision of [`SOURCE`]; a test holds it to the file.
-pub(super) const REVISION: i64 = 12;
+pub(super) const REVISION: i64 = 13;
 
 /// One function of the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,10 +168,7 @@ fn make_script(operation: Operation) -> Script {
     let body = SOURCE.split_once('\n').map_or(SOURCE, |(_shebang, rest)| rest);
     let body = body.split("local function register(").next().unwrap_or(body);
     let entry = operation.name().trim_start_matches("mb1_");
-    let source = format!(
-        "{body}\ncall, floor, max, min = redis.call, math.floor, math.max, math.min\n\
-         return {entry}(KEYS, ARGV)\n"
-    );
+    let source = format!("{body}\nbegin()\nreturn {entry}(KEYS, ARGV)\n");
     let sha = fred::util::sha1_hash(&source);
     Script { source, sha }
 }

@@ -271,8 +271,8 @@ impl QueueBackend for RedisQueue {
     async fn ack(&self, inbox: &Inbox, upto: Stamp) -> Result<u64, QueueError> {
         let keys = InboxKeys::new(inbox);
         let names = vec![keys.queue(), keys.meta(), keys.exceptions()];
-        let args = vec![count(upto.0), self.options_alone()];
-        let value = self.call(Operation::Ack, keys.bucket, names, args).await?;
+        let packed = Packed::new(self.options(), 0).number(upto.0);
+        let value = self.call(Operation::Ack, keys.bucket, names, vec![packed.value()]).await?;
         Ok(u64::try_from(reply::integer(&value)?).unwrap_or_default())
     }
 

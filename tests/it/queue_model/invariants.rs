@@ -55,6 +55,8 @@ struct Box {
     waits: BTreeMap<String, Wait>,
     markers: BTreeSet<String>,
     bytes: i64,
+    /// Messages in the queue, as counted.
+    count: usize,
     /// Highest stamp handed out.
     handed: i64,
     lease: Option<Lease>,
@@ -128,6 +130,7 @@ impl Snapshot {
             "r" => one.parked.push(held()),
             "m" => {
                 (one.bytes, one.handed) = (number(2), number(3));
+                one.count = usize::try_from(number(8)).unwrap();
                 one.lease = (number(7) == 1).then(|| Lease {
                     messages: usize::try_from(number(4)).unwrap(),
                     until: number(5),
@@ -161,6 +164,8 @@ impl Snapshot {
             assert!(stamps.is_sorted_by(|one, two| one < two), "{stamps:?}");
             let bytes: i64 = one.queue.iter().map(|held| held.bytes).sum();
             assert!(one.queue.is_empty() || one.bytes == bytes, "{} bytes, not {bytes}", one.bytes);
+            let there = one.queue.len();
+            assert!(there == 0 || one.count == there, "{} counted, not {there}", one.count);
             if let Some(lease) = &one.lease
                 && lease.until > self.now
             {

@@ -28,16 +28,17 @@ for _, client in ipairs(ARGV) do
       for i = 1, #all, 2 do say(message(client, 'q', '', all[i], all[i + 1])) end
     elseif part == 'm' then
       local f = call('HMGET', key, 'c', 'l')
-      local bytes, handed, n, till, top = 0, 0, 0, 0, 0
+      local bytes, handed, n, till, top, count = 0, 0, 0, 0, 0, 0
       if f[1] then
         local _
-        bytes, _, _, _, _, handed = struct.unpack('>dddddddB', f[1])
+        _, _, _, _, count, bytes, _, _, _, handed = struct.unpack('>I6I6I6I6I4I6I7I6I7I7I2B', f[1])
       end
-      if f[2] then
+      local leased = f[2] and f[2] ~= ''
+      if leased then
         local _
         _, till, n, _, top = struct.unpack('>c16dI4dddB', f[2])
       end
-      say({ client, 'm', number(bytes), number(handed), number(n), number(till), number(top), f[2] and '1' or '0' })
+      say({ client, 'm', number(bytes), number(handed), number(n), number(till), number(top), leased and '1' or '0', number(count) })
     elseif part == 'w' then
       local all = call('HGETALL', key)
       for i = 1, #all, 2 do
