@@ -6,6 +6,7 @@
 mod invariants;
 
 use std::{
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
@@ -20,7 +21,7 @@ use mcp_messaging::{
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use crate::support::{
-    Backend, Draft, anything, inbox, memory_backend, message, redis_backend, secs,
+    Backend, Draft, Reply, Talk, anything, inbox, memory_backend, message, redis_backend, secs,
 };
 
 const CLIENTS: usize = 3;
@@ -377,8 +378,8 @@ impl Side<'_> {
     }
 }
 
-/// Tells both stores the same and compares.
-async fn same_history(one: &Backend, other: &Backend, ops: &[Op]) {
+/// Tells both stores the same and compares. Before each step `meanwhile` happens.
+async fn same_history(one: &Backend, other: &Backend, ops: &[Op], mut meanwhile: impl FnMut()) {
     let unique = MessageId::new();
     let mut script = Script {
         names: (0..CLIENTS).map(|n| format!("client-{n}-{unique}")).collect(),
@@ -392,22 +393,47 @@ async fn same_history(one: &Backend, other: &Backend, ops: &[Op]) {
         |store| Side { store, batches: Vec::new(), tasks: Vec::new(), handed: BTreeMap::new() };
     let mut sides = [side(one), side(other)];
     for op in ops {
+        meanwhile();
         step(&mut script, &mut sides, op).await;
     }
+    meanwhile();
     for side in &mut sides {
         side.everything_comes_out(&script).await;
     }
 }
 
-#[test]
-fn memory_and_redis_tell_the_same_story() {
+/// Histories of a memory and of a Redis, to which `meanwhile` is done before each step.
+fn same_histories(cases: u32, meanwhile: impl Fn(&mut Talk)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let redis = runtime.block_on(redis_backend()); // one for all: names are unique per history
-    let config = ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() };
+    let config = ProptestConfig { cases, failure_persistence: None, ..Default::default() };
+    let talk = RefCell::new(redis.redis().talk());
     TestRunner::new(config)
         .run(&prop::collection::vec(op(), 1..120), |ops| {
-            runtime.block_on(same_history(&memory_backend(), &redis, &ops));
+            let mut talk = talk.borrow_mut();
+            let meanwhile = || meanwhile(&mut talk);
+            runtime.block_on(same_history(&memory_backend(), &redis, &ops, meanwhile));
             Ok(())
         })
         .unwrap();
+}
+
+#[test]
+fn memory_and_redis_tell_the_same_story() {
+    same_histories(64, |_redis| ());
+}
+
+/// As if each call came right after an upgrade of the functions.
+#[test]
+fn what_the_functions_kept_before_tells_the_same_story() {
+    let found = Cell::new(0);
+    same_histories(24, |redis| {
+        match redis.command(&["EVAL", include_str!("queue_model/older.lua"), "0"]) {
+            Reply::Integer(inboxes) => found.set(found.get() + inboxes),
+            other @ (Reply::Text(_) | Reply::Error(_) | Reply::Array(_) | Reply::Nil) => {
+                panic!("nothing was made older: {other:?}")
+            }
+        }
+    });
+    assert!(found.get() > 0, "no inbox was ever rewritten");
 }
