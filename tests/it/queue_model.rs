@@ -21,7 +21,7 @@ use mcp_messaging::{
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use crate::support::{
-    Backend, Draft, Reply, Talk, anything, inbox, memory_backend, message, redis_backend, secs,
+    Backend, Draft, Reply, Talk, anything, inbox, memory_backend, message, ms, redis_backend, secs,
 };
 
 const CLIENTS: usize = 3;
@@ -427,13 +427,29 @@ fn memory_and_redis_tell_the_same_story() {
 #[test]
 fn what_the_functions_kept_before_tells_the_same_story() {
     let found = Cell::new(0);
-    same_histories(24, |redis| {
-        match redis.command(&["EVAL", include_str!("queue_model/older.lua"), "0"]) {
-            Reply::Integer(inboxes) => found.set(found.get() + inboxes),
-            other @ (Reply::Text(_) | Reply::Error(_) | Reply::Array(_) | Reply::Nil) => {
-                panic!("nothing was made older: {other:?}")
-            }
-        }
-    });
+    same_histories(24, |redis| found.set(found.get() + make_older(redis)));
     assert!(found.get() > 0, "no inbox was ever rewritten");
+}
+
+#[tokio::test]
+async fn a_sender_is_told_of_what_it_sent_before_an_upgrade() {
+    let store = redis_backend().await;
+    let id = store.queue_up(&message("alice", "bob", "x").living(ms(30))).await;
+    let mut redis = store.redis().talk();
+    assert_eq!(make_older(&mut redis), 2, "the inboxes of both");
+    store.pass(ms(60)).await;
+    assert!(store.look("alice").await.notices_due);
+    assert_eq!(make_older(&mut redis), 1, "what was written since is new");
+    assert_eq!(store.noticed("alice").await, [id]);
+    assert_eq!(store.look("bob").await.outcome, Outcome::Empty);
+}
+
+/// Rewrites what the functions keep as an older revision did. -> how many inboxes
+fn make_older(redis: &mut Talk) -> i64 {
+    match redis.command(&["EVAL", include_str!("queue_model/older.lua"), "0"]) {
+        Reply::Integer(inboxes) => inboxes,
+        other @ (Reply::Text(_) | Reply::Error(_) | Reply::Array(_) | Reply::Nil) => {
+            panic!("nothing was made older: {other:?}")
+        }
+    }
 }
