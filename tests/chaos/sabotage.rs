@@ -25,7 +25,7 @@ local function popping(keys, a)
   local answer = fetch(keys, a)
   local kind, _, _, _, _, _, _, upto = struct.unpack('>BBdddddd', answer[1])
   local options = struct.unpack(FETCH, a[1])
-  if kind == 1 then ack({ keys[1], keys[2], keys[5] }, { fmt(upto), fmt(options) }) end
+  if kind == 1 then ack({ keys[1], keys[2], keys[5] }, { struct.pack('>BBd', options, 0, upto) }) end
   return answer
 end
 register('fetch', popping, 'allow-oom')";
@@ -36,8 +36,8 @@ local function early(keys, a)
   if unwritten then send(unwritten[1], unwritten[2]) end
   unwritten = { keys, a }
   local us, now = clock()
-  local _, _, ttl = struct.unpack(SEND, a[1])
-  return sent(0, string.sub(a[1], SEND_SIZE + 1, SEND_SIZE + 16), 0, 0, 0, us, now + ttl, 'q')
+  local _, _, ttl, _, _, _, _, _, _, id = struct.unpack(SEND, a[1])
+  return sent(0, id, 0, 0, 0, us, now + ttl, 'q')
 end
 register('send', early)";
 
