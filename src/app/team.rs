@@ -123,7 +123,7 @@ async fn act(teams: &Teams, command: TeamCommand) -> Result<(), StartError> {
             let invited = teams.invite(&Actor::operator(tenant.clone()), &spec).await?;
             eprintln!(
                 "Join code {id} for team {team}: good once, until {until}. It is not shown again. Who has it joins with\n\n  \
-                 mcp-messaging join --url http://localhost:8123 --code CODE --client ID\n",
+                 mcp-messaging join --url URL-OF-THE-MAILBOX --code CODE --client ID\n",
                 id = invited.invitation.id,
                 team = tenant.as_str(),
                 until = rfc3339(invited.invitation.expires_at * 1000),

@@ -282,6 +282,9 @@ async fn a_redis_that_evicts_is_not_ready_and_says_why() {
     assert!(said.contains("noeviction"), "{said}");
     redis.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     one.ready(secs(5)).await;
+    // It looked again and again, and says what else there is to say when it is through.
+    eventually("warned", || one.log().contains("append-only")).await;
+    assert_eq!(one.log().matches("append-only").count(), 1);
 }
 
 #[tokio::test]

@@ -170,6 +170,8 @@ impl RedisQueue {
     /// [`QueueError::Unavailable`] says what to do.
     pub async fn prepare(&self) -> Result<(), QueueError> {
         self.link.ensure().await?;
+        self.link.keeps_data().await?;
+        // Said once, when nothing else is wrong: whoever calls this calls it until it succeeds.
         if self.link.persists().await == Some(false) {
             tracing::warn!(
                 "Redis runs without an append-only file: messages since its last snapshot are lost \
@@ -179,7 +181,7 @@ impl RedisQueue {
         if let Some(confirming) = &self.confirming {
             confirming.report().await;
         }
-        self.link.keeps_data().await
+        Ok(())
     }
 
     fn keep(&self) -> Value {
