@@ -128,7 +128,7 @@ async fn handle(
         let read = protocol_headers(headers, &admitted.principal, &others);
         state.mcp.receive(&read, &body)
     };
-    // actix boxes this future for each request: below a kilobyte that is cheap, so what follows has a box each.
+    // actix makes a box for this future at each request: what follows has one of its own, to keep it small.
     let finished = match incoming {
         Incoming::Answer(ready) => {
             let lacking = ready.lacking.and_then(|lacking| {

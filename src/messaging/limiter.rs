@@ -105,12 +105,12 @@ impl Limiter {
     /// As [`take`](Self::take), but one call goes on while the store is asked.
     async fn take_on_trust(&self, bucket: Bucket, rate: Rate, need: u32) -> Option<Permits> {
         let (stock, kept) = self.stocks.of(&bucket);
+        if let Some(decided) = stock.decide(need) {
+            return Some(decided);
+        }
         // What nobody keeps would be trusted for ever.
         let trusted = kept && rate.batch() > 1 && need <= rate.batch();
         if trusted && let Ok(asking) = Arc::clone(&stock.asking).try_lock_owned() {
-            if let Some(decided) = stock.decide(need) {
-                return Some(decided);
-            }
             let limiter = self.clone();
             self.tasks.spawn(async move {
                 if limiter.ask(&bucket, &stock, rate, need).await.is_none() {
@@ -120,21 +120,31 @@ impl Limiter {
             });
             return Some(Permits::Granted(need));
         }
-        self.take(bucket, rate, need).await
+        self.ask_in_turn(&bucket, &stock, rate, need).await
     }
 
     /// `None`: the store did not say.
     async fn take(&self, bucket: Bucket, rate: Rate, need: u32) -> Option<Permits> {
         let (stock, _kept) = self.stocks.of(&bucket);
-        if let Some(decided) = stock.decide(need) {
-            return Some(decided);
+        match stock.decide(need) {
+            None => self.ask_in_turn(&bucket, &stock, rate, need).await,
+            decided => decided,
         }
-        // One asks for all who come meanwhile.
+    }
+
+    /// One asks for all who come meanwhile.
+    async fn ask_in_turn(
+        &self,
+        bucket: &Bucket,
+        stock: &Stock,
+        rate: Rate,
+        need: u32,
+    ) -> Option<Permits> {
         let _asking = stock.asking.lock().await;
-        if let Some(decided) = stock.decide(need) {
-            return Some(decided);
+        match stock.decide(need) {
+            None => self.ask(bucket, stock, rate, need).await,
+            decided => decided,
         }
-        self.ask(&bucket, &stock, rate, need).await
     }
 
     /// Takes a batch out of the store, or notes why there is none. `None`: the store did not say.
