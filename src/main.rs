@@ -1,6 +1,7 @@
 //! The `mcp-messaging` command.
 
 use std::{
+    io::{Read, Write},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -10,10 +11,13 @@ use clap::{Args, Parser, Subcommand};
 use mcp_messaging::{
     app,
     config::Config,
-    outside::{self, Endpoint, InvalidEndpoint, Pace, Questions},
+    outside::{self, Endpoint, Hook, InvalidEndpoint, Letter, Pace, Questions, Told},
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Exit code for what is not there yet: `EX_TEMPFAIL`.
+const TRY_AGAIN: u8 = 75;
 
 /// The mailbox through which AI agents talk to each other, over plain MCP.
 #[derive(Parser)]
@@ -101,6 +105,56 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Sends a message from a shell or a CI job. Exit code 0: accepted (with --wait: answered), 75: no answer in time.
+    Send {
+        #[command(flatten)]
+        desk: Desk,
+        /// To whom; again for each further recipient.
+        #[arg(long, required = true, value_name = "CLIENT")]
+        to: Vec<String>,
+        /// Wait so many seconds for the answer.
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+        /// The id of the message that it answers.
+        #[arg(long, value_name = "MESSAGE_ID")]
+        in_reply_to: Option<String>,
+        /// Sent again with the same key it is the same message: for scripts that try again.
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
+        /// How many seconds it lives if nobody takes it.
+        #[arg(long, value_name = "SECONDS")]
+        ttl: Option<u64>,
+        /// Prints the answer for programs.
+        #[arg(long)]
+        json: bool,
+        /// The text; `-` or nothing: what comes on standard input.
+        text: Option<String>,
+    },
+    /// Takes the messages of a client and prints them. Exit code 0: there were some, 75: there were none.
+    Inbox {
+        #[command(flatten)]
+        desk: Desk,
+        /// If there are none, wait so many seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u64,
+        /// Prints each portion for programs, one line of JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// For the hooks of Claude Code, Codex and Cursor: tells their agent that mail waits (docs/clients.md has the settings).
+    Hook {
+        #[command(flatten)]
+        desk: Desk,
+        /// If there is none, wait so many seconds. The host's own timeout for the hook must be longer.
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u64,
+        /// Wake an idle session: for a hook with `asyncRewake` of Claude Code.
+        #[arg(long)]
+        rewake: bool,
+        /// Where it is kept what a session was told, in place of ~/.local/state.
+        #[arg(long, env = "XDG_STATE_HOME", value_name = "DIRECTORY", hide_env = true)]
+        state: Option<PathBuf>,
+    },
     /// Two agents that talk, so that there is something to see.
     Demo {
         #[command(flatten)]
@@ -127,6 +181,30 @@ struct Place {
     /// A PEM file with the authority of the server's certificate, in place of the system's.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+}
+
+/// A mailbox, and whose mail it is about.
+#[derive(Args)]
+struct Desk {
+    /// The mailbox.
+    #[arg(long, env = "MCP_MESSAGING_URL", default_value = "http://localhost:8123/mcp")]
+    url: String,
+    /// Who you are. Needed unless the key is that of one client.
+    #[arg(long, env = "MCP_MESSAGING_CLIENT")]
+    client: Option<String>,
+    /// Your key. Better by the environment: arguments are seen by others.
+    #[arg(long, env = "MCP_MESSAGING_KEY", hide_env_values = true)]
+    key: Option<String>,
+    /// A PEM file with the authority of the server's certificate, in place of the system's.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+impl Desk {
+    fn endpoint(&self) -> Result<Endpoint, InvalidEndpoint> {
+        let key = self.key.as_deref().filter(|key| !key.is_empty());
+        Endpoint::new(&self.url, key, self.ca.as_deref())
+    }
 }
 
 impl Place {
@@ -158,6 +236,22 @@ fn main() -> ExitCode {
         Some(Command::Demo { place, rate, seconds }) => Some(demo(place, *rate, *seconds)),
         Some(Command::Join { url, code, client, ca }) => {
             Some(join(url, code, client.as_deref(), ca.as_deref()))
+        }
+        Some(Command::Send { desk, to, wait, in_reply_to, idempotency_key, ttl, json, text }) => {
+            let letter = |text| Letter {
+                from: desk.client.clone(),
+                to: to.clone(),
+                text,
+                wait: wait.map(Duration::from_secs),
+                in_reply_to: in_reply_to.clone(),
+                idempotency_key: idempotency_key.clone(),
+                ttl: *ttl,
+            };
+            Some(text_of(text.as_deref()).and_then(|text| send(desk, &letter(text), *json)))
+        }
+        Some(Command::Inbox { desk, wait, json }) => Some(inbox(desk, *wait, *json)),
+        Some(Command::Hook { desk, wait, rewake, state }) => {
+            Some(hook(desk, *wait, *rewake, state.as_deref()))
         }
         Some(
             Command::Serve
@@ -203,7 +297,12 @@ fn main() -> ExitCode {
         Command::Pairs { command } => app::pairs::run(&config, &command),
         Command::Team { command } => app::team::run(&config, command),
         Command::Healthcheck => app::healthcheck(&config),
-        Command::Doctor { .. } | Command::Demo { .. } | Command::Join { .. } => Ok(()), // done above
+        Command::Doctor { .. }
+        | Command::Demo { .. }
+        | Command::Join { .. }
+        | Command::Send { .. }
+        | Command::Inbox { .. }
+        | Command::Hook { .. } => Ok(()), // done above
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -271,6 +370,75 @@ fn join(url: &str, code: &str, client: Option<&str>, authority: Option<&Path>) -
             ExitCode::FAILURE
         }
     })
+}
+
+/// What is to be sent.
+fn text_of(given: Option<&str>) -> Result<String, Box<dyn std::error::Error>> {
+    match given {
+        Some(text) if text != "-" => Ok(text.to_owned()),
+        Some(_) | None => Ok(std::io::read_to_string(std::io::stdin())?),
+    }
+}
+
+fn send(desk: &Desk, letter: &Letter, json: bool) -> Looked {
+    let endpoint = desk.endpoint()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(match runtime.block_on(outside::send(&endpoint, letter)) {
+        Ok((said, done)) => {
+            say(&said.shown(json));
+            if done { ExitCode::SUCCESS } else { ExitCode::from(TRY_AGAIN) }
+        }
+        Err(error) => failed(&error),
+    })
+}
+
+fn inbox(desk: &Desk, wait: u64, json: bool) -> Looked {
+    let endpoint = desk.endpoint()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let wait = Duration::from_secs(wait);
+    let received = outside::receive(&endpoint, desk.client.as_deref(), wait, |said| {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", said.shown(json))?;
+        out.flush()
+    });
+    Ok(match runtime.block_on(received) {
+        Ok(0) => ExitCode::from(TRY_AGAIN),
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    })
+}
+
+fn hook(desk: &Desk, wait: u64, rewake: bool, state: Option<&Path>) -> Looked {
+    let home = || std::env::home_dir().map(|home| home.join(".local/state"));
+    let state =
+        state.map(Path::to_owned).or_else(home).ok_or("--state is needed: there is no home")?;
+    let hook = Hook {
+        endpoint: desk.endpoint()?,
+        client: desk.client.clone(),
+        wait: Duration::from_secs(wait),
+        rewake,
+        state: state.join("mcp-messaging").join("hooks"),
+    };
+    let mut event = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut event)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(match runtime.block_on(hook.run(&event)) {
+        Ok(Told::Nothing) => ExitCode::SUCCESS,
+        Ok(Told::Answer(text)) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Ok(Told::Rewake(text)) => {
+            eprintln!("{text}");
+            ExitCode::from(2) // what asyncRewake listens for
+        }
+        Err(error) => failed(&error),
+    })
+}
+
+fn failed(error: &impl std::fmt::Display) -> ExitCode {
+    eprintln!("mcp-messaging: {error}");
+    ExitCode::FAILURE
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]

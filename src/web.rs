@@ -1,12 +1,13 @@
 //! HTTP towards others: one connection a request, bounded in time and in size. Redirects are answers like
 //! any other: nobody is sent elsewhere.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
 use hyper::{
     Request, StatusCode, Uri,
+    body::{Frame, Incoming},
     header::{ACCEPT, CONNECTION, HOST},
     http::{request::Builder, uri::PathAndQuery},
 };
@@ -49,6 +50,34 @@ pub(crate) async fn send(
     longest: usize,
     within: Duration,
 ) -> Result<(StatusCode, Bytes), NoAnswer> {
+    let whole = async {
+        let (status, mut answer) = open(url, tls, request, body, within).await?;
+        let mut body = BytesMut::new();
+        while let Some(piece) = answer.next().await? {
+            if body.len() + piece.len() > longest {
+                return Err(NoAnswer::NotThere(format!("an answer of more than {longest} bytes")));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok((status, body.freeze()))
+    };
+    tokio::time::timeout(CONNECT_WITHIN + within, whole)
+        .await
+        .map_err(|_| NoAnswer::Late(within))?
+}
+
+/// The same up to the head of the answer, which must come in time. The body may go on for as long as somebody
+/// reads it.
+///
+/// # Errors
+/// [`NoAnswer`], but never for the status of an answer.
+pub(crate) async fn open(
+    url: &Uri,
+    tls: Option<&TlsConnector>,
+    request: Builder,
+    body: Bytes,
+    within: Duration,
+) -> Result<(StatusCode, Answer), NoAnswer> {
     let request = request
         .uri(url.path_and_query().map_or("/", PathAndQuery::as_str))
         .header(HOST, url.authority().map_or("", |authority| authority.as_str()))
@@ -57,7 +86,7 @@ pub(crate) async fn send(
         .map_err(not_there)?;
     let socket = tokio::time::timeout(CONNECT_WITHIN, connect(url, tls)).await;
     let socket = socket.map_err(|_| NoAnswer::Late(CONNECT_WITHIN))??;
-    tokio::time::timeout(within, exchange(socket, request, longest))
+    tokio::time::timeout(within, exchange(socket, request))
         .await
         .map_err(|_| NoAnswer::Late(within))?
 }
@@ -79,27 +108,58 @@ async fn connect(url: &Uri, tls: Option<&TlsConnector>) -> Result<Box<dyn Wire>,
 trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
+/// The body of an answer, piece by piece. Dropping it closes the connection.
+pub(crate) struct Answer {
+    body: Incoming,
+    connection: Driving,
+}
+
+/// A connection must be driven for as long as its answer takes, and no longer. `None`: it has ended.
+type Driving = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
+
+impl Answer {
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// The connection broke.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, NoAnswer> {
+        loop {
+            let frame = driven(&mut self.connection, self.body.frame()).await;
+            match frame.transpose().map_err(not_there)?.map(Frame::into_data) {
+                Some(Ok(piece)) => return Ok(Some(piece)),
+                Some(Err(_trailers)) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// What `future` comes to, while the connection that it needs is driven.
+async fn driven<T>(connection: &mut Driving, future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    if let Some(driving) = connection {
+        tokio::select! {
+            done = &mut future => return done,
+            () = driving => *connection = None,
+        }
+    }
+    future.await
+}
+
 async fn exchange(
     socket: Box<dyn Wire>,
     request: Request<Full<Bytes>>,
-    longest: usize,
-) -> Result<(StatusCode, Bytes), NoAnswer> {
+) -> Result<(StatusCode, Answer), NoAnswer> {
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
     let (mut sender, connection) = handshake.map_err(not_there)?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(not_there)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), longest).collect().await;
-        let body = body.map_err(|error| NoAnswer::NotThere(error.to_string()))?.to_bytes();
-        Ok((status, body))
-    };
-    // The connection must be driven for as long as its answer takes, and no longer.
-    let mut connection = std::pin::pin!(connection);
-    let mut answer = std::pin::pin!(answer);
-    tokio::select! {
-        answered = &mut answer => answered,
-        _ended = &mut connection => answer.await,
-    }
+    // Of what broke it the answer says more.
+    let mut connection: Driving = Some(Box::pin(async { drop(connection.await) }));
+    let response = driven(&mut connection, sender.send_request(request)).await;
+    let response = response.map_err(not_there)?;
+    Ok((response.status(), Answer { body: response.into_body(), connection }))
 }
 
 /// An error with what caused it, in one line.

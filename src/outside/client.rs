@@ -6,7 +6,10 @@ use bytes::Bytes;
 use hyper::{
     Method, Request, StatusCode, Uri,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
-    http::uri::{PathAndQuery, Scheme},
+    http::{
+        request::Builder,
+        uri::{PathAndQuery, Scheme},
+    },
 };
 use serde_json::{Value, json};
 use tokio_rustls::TlsConnector;
@@ -39,6 +42,9 @@ pub enum InvalidEndpoint {
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
+
+/// A stream that says nothing for so long is broken: the mailbox says every 15 s that it is alive.
+const SILENCE: Duration = Duration::from_secs(50);
 
 /// Where a mailbox is, and as whom to come.
 #[derive(Clone)]
@@ -169,27 +175,115 @@ impl Endpoint {
         arguments: Value,
         waits: Duration,
     ) -> Result<Value, Failure> {
+        Ok(self.call_tool(tool, arguments, waits).await?["structuredContent"].take())
+    }
+
+    /// The whole result of a tool that did not fail.
+    pub(super) async fn call_tool(
+        &self,
+        tool: &str,
+        arguments: Value,
+        waits: Duration,
+    ) -> Result<Value, Failure> {
         let params = json!({ "name": tool, "arguments": arguments });
-        let mut result = self.ask("tools/call", params, waits).await?;
+        let result = self.ask("tools/call", params, waits).await?;
         if result["isError"] == true {
             let why = result["content"][0]["text"].as_str().unwrap_or("no reason was given");
             return Err(Failure::Refused(why.to_owned()));
         }
-        Ok(result["structuredContent"].take())
+        Ok(result)
+    }
+
+    /// Listens to a resource: what changes after this has returned is told.
+    pub(super) async fn listen(&self, uri: &str) -> Result<Listening, Failure> {
+        const METHOD: &str = "subscriptions/listen";
+        const REVISION: &str = "2026-07-28";
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": METHOD, "params": {
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": REVISION,
+                "io.modelcontextprotocol/clientCapabilities": {},
+            },
+            "notifications": { "resourceSubscriptions": [uri] },
+        } });
+        let request = self.authorized(
+            Request::builder()
+                .method(Method::POST)
+                .header(CONTENT_TYPE, "application/json")
+                .header(ACCEPT, "application/json, text/event-stream")
+                .header("mcp-protocol-version", REVISION)
+                .header("mcp-method", METHOD),
+        );
+        let body = Bytes::from(body.to_string());
+        let opened = web::open(&self.url, self.tls.as_ref(), request, body, ANSWER_WITHIN);
+        let (status, answer) = opened.await?;
+        let mut listening = Listening { answer, read: Vec::new() };
+        let first = listening.next().await?;
+        if first["method"] == "notifications/subscriptions/acknowledged"
+            && first["params"]["notifications"]["resourceSubscriptions"] == json!([uri])
+        {
+            return Ok(listening);
+        }
+        Err(match first["error"]["message"].as_str() {
+            Some(why) => Failure::Status { status, said: why.to_owned() },
+            None => Failure::NotMcp(beginning(&first.to_string())),
+        })
     }
 
     async fn send(
         &self,
-        mut request: hyper::http::request::Builder,
+        request: Builder,
         body: Bytes,
         within: Duration,
     ) -> Result<(StatusCode, String), Failure> {
-        if let Some(key) = &self.key {
-            request = request.header(AUTHORIZATION, key);
-        }
+        let request = self.authorized(request);
         let sent = web::send(&self.url, self.tls.as_ref(), request, body, LONGEST, within);
         let (status, body) = sent.await?;
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+
+    fn authorized(&self, request: Builder) -> Builder {
+        match &self.key {
+            Some(key) => request.header(AUTHORIZATION, key),
+            None => request,
+        }
+    }
+}
+
+/// A subscription. Dropping it ends it.
+pub(super) struct Listening {
+    answer: web::Answer,
+    read: Vec<u8>,
+}
+
+impl Listening {
+    /// The next message.
+    ///
+    /// # Errors
+    /// The stream ended, or nothing came for so long that its server must be gone: it says every now and then that it is alive.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(super) async fn next(&mut self) -> Result<Value, Failure> {
+        loop {
+            if let Some(end) = self.read.windows(2).position(|ends| ends == b"\n\n") {
+                let event: Vec<u8> = self.read.drain(..end + 2).collect();
+                let event = String::from_utf8_lossy(&event);
+                let Some(data) = event.lines().find_map(|line| line.strip_prefix("data: ")) else {
+                    continue; // a sign of life
+                };
+                return serde_json::from_str(data).map_err(|_| Failure::NotMcp(beginning(data)));
+            }
+            let piece = tokio::time::timeout(SILENCE, self.answer.next()).await;
+            let Some(piece) = piece.map_err(|_| NoAnswer::Late(SILENCE))?? else {
+                let rest = std::mem::take(&mut self.read);
+                return serde_json::from_slice(&rest)
+                    .map_err(|_| Failure::NotMcp("the stream has ended".to_owned()));
+            };
+            if self.read.len() + piece.len() > LONGEST {
+                return Err(Failure::NotMcp("an endless event".to_owned()));
+            }
+            self.read.extend_from_slice(&piece);
+        }
     }
 }
 

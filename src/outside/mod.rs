@@ -5,9 +5,13 @@
 mod client;
 mod demo;
 mod doctor;
+mod hook;
 mod join;
+mod shell;
 
 pub use client::{Endpoint, InvalidEndpoint};
 pub use demo::{Pace, demonstrate};
 pub use doctor::{Check, Diagnosis, Questions, Verdict, examine, new_name};
+pub use hook::{Hook, HookError, Told};
 pub use join::{Joined, NotJoined, join};
+pub use shell::{Letter, Said, ShellError, receive, send};

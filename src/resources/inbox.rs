@@ -23,6 +23,9 @@ const SCHEME: &str = "inbox://";
 /// Instead of an id: the inbox of the identity that the caller proved.
 const ME: &str = "me";
 
+/// The member of `_meta` with what programs want to know of an inbox.
+const SUMMARY: &str = "mailbox";
+
 /// The template.
 pub(super) struct InboxResource {
     pub(super) messaging: MessagingService,
@@ -56,7 +59,11 @@ impl Resource for InboxResource {
     async fn read(&self, uri: &str, context: &CallContext) -> Result<Vec<Value>, ResourceError> {
         let client = client_of(uri, &context.principal)?;
         let found = self.messaging.browse(&client, context).await.map_err(sorted)?;
-        Ok(markdown(uri, &told(&client, &found)))
+        let mut contents = markdown(uri, &told(&client, &found));
+        for content in &mut contents {
+            content["_meta"] = json!({ SUMMARY: summary(&found) });
+        }
+        Ok(contents)
     }
 
     fn completes(&self) -> bool {
@@ -101,6 +108,21 @@ fn client_of(uri: &str, principal: &Principal) -> Result<ClientId, ResourceError
         };
     }
     id.parse().map_err(|_not_an_id| ResourceError::NotFound)
+}
+
+/// An inbox, for programs: never what was written. `arrivals` changes when there is something to take that was not
+/// there before, and says nothing else.
+fn summary(found: &Browsed) -> Value {
+    let Browsed { messages, queued, leased, arrivals, .. } = found;
+    let free = messages.iter().skip(usize::try_from(*leased).unwrap_or(usize::MAX));
+    let mut senders: Vec<_> = free.map(|message| message.from.expose()).collect();
+    senders.sort_unstable();
+    senders.dedup();
+    let mut state = arrivals.newest.0.to_string();
+    if let Some((stamp, times)) = arrivals.returned {
+        let _ = write!(state, ":{}:{times}", stamp.0);
+    }
+    json!({ "queued": queued, "leased": leased, "senders": senders, "arrivals": state })
 }
 
 /// An inbox, for the model.

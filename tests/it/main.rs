@@ -10,6 +10,7 @@ mod bad_input;
 mod clocks;
 mod cluster;
 mod converse;
+mod desk;
 mod disconnect;
 mod doctor;
 mod documents;

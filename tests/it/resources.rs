@@ -124,6 +124,17 @@ async fn reading_an_inbox_shows_what_waits_and_takes_nothing(backend: Backend) {
         assert!(text.contains(&format!("send_message with in_reply_to={question}")), "{text}");
         assert!(text.contains("| why?\nEND "), "{text}");
     }
+    let summary = |content: &Value| content["_meta"]["mailbox"].clone();
+    let one = summary(&office.try_read("inbox://bob").await.unwrap());
+    assert_eq!(
+        (&one["queued"], &one["leased"], &one["senders"]),
+        (&json!(1), &json!(0), &json!(["alice"]))
+    );
+    backend.queue_up(&message("carol", "bob", "and this")).await;
+    let two = summary(&office.try_read("inbox://bob").await.unwrap());
+    assert_eq!((&two["queued"], &two["senders"]), (&json!(2), &json!(["alice", "carol"])));
+    assert_ne!(one["arrivals"], two["arrivals"]);
+    assert!(!two.to_string().contains("why?"), "{two}");
     let got = backend.drain("bob").await;
     assert_eq!((got[0].redelivered, got[0].attempt), (false, 1));
 }

@@ -87,12 +87,17 @@ impl Replica {
 
     /// Waits until so many calls wait in it.
     pub(crate) async fn waiters(&self, count: usize) {
-        let patience = Instant::now() + Duration::from_secs(10);
-        while self.metric("mcp_messaging_waiters").await != count {
-            assert!(Instant::now() < patience, "not {count} that wait");
+        self.counts("mcp_messaging_waiters", count).await;
+        tokio::time::sleep(Duration::from_millis(50)).await; // from the count to the store
+    }
+
+    /// Waits until a metric says so many.
+    pub(crate) async fn counts(&self, metric: &str, count: usize) {
+        let patience = Instant::now() + Duration::from_secs(15);
+        while self.metric(metric).await != count {
+            assert!(Instant::now() < patience, "{metric} is not {count}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await; // from the count to the store
     }
 
     /// A server on this Redis, ready.
