@@ -6,10 +6,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio_rustls::rustls::{
     ClientConfig, Error, RootCertStore, ServerConfig, SignatureScheme,
     client::ResolvesClientCert,
@@ -166,7 +167,7 @@ impl Identity {
 
     /// The certificate of this handshake. Reads two small files at most every ten seconds.
     fn current(&self) -> Arc<CertifiedKey> {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.lock();
         if shown.looked.elapsed() >= LOOK_EVERY {
             shown.looked = Instant::now();
             match certified(&self.files) {
@@ -241,7 +242,7 @@ mod tests {
         let before = identity.current();
         let long_ago = || {
             let looked = Instant::now().checked_sub(LOOK_EVERY).unwrap();
-            identity.shown.lock().unwrap().looked = looked;
+            identity.shown.lock().looked = looked;
         };
         write(&files);
         assert_eq!(identity.current().cert, before.cert, "not looked at yet");

@@ -5,10 +5,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use crate::{model::Tenant, queue::QueueError};
@@ -41,6 +42,7 @@ impl<T> Default for Known<T> {
 }
 
 struct OfTenant<T> {
+    /// Replaced as a whole: a panic leaves it sound.
     latest: Mutex<Latest<T>>,
     /// Held by who asks the store.
     asking: tokio::sync::Mutex<()>,
@@ -58,21 +60,16 @@ impl<T> Default for OfTenant<T> {
     }
 }
 
-/// What is behind the locks is replaced as a whole: a panic leaves it sound.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl<T> OfTenant<T> {
     /// What is known, if it is not older.
     fn younger(&self, than: Duration, now: Instant) -> Option<Arc<T>> {
-        let latest = lock(&self.latest);
+        let latest = self.latest.lock();
         let (rules, at) = latest.rules.as_ref()?;
         (now.duration_since(*at) < than).then(|| Arc::clone(rules))
     }
 
     fn failed_just_now(&self, now: Instant) -> bool {
-        lock(&self.latest).failed.is_some_and(|at| now.duration_since(at) < PAUSE)
+        self.latest.lock().failed.is_some_and(|at| now.duration_since(at) < PAUSE)
     }
 }
 
@@ -91,7 +88,7 @@ impl<T> Known<T> {
     where
         L: Future<Output = Result<T, QueueError>>,
     {
-        let known = Arc::clone(lock(&self.tenants).entry(tenant.clone()).or_default());
+        let known = Arc::clone(self.tenants.lock().entry(tenant.clone()).or_default());
         if let Some(rules) = known.younger(FRESH, (self.now)()) {
             return Some(rules);
         }
@@ -108,7 +105,7 @@ impl<T> Known<T> {
                     let rules = Arc::new(rules);
                     let latest =
                         Latest { rules: Some((Arc::clone(&rules), asked_at)), failed: None };
-                    *lock(&known.latest) = latest;
+                    *known.latest.lock() = latest;
                     return Some(rules);
                 }
                 Err(error) => {
@@ -116,7 +113,7 @@ impl<T> Known<T> {
                         error.kind = error.label(), error = %error,
                         "what holds for a team cannot be found out; what was known serves for a while"
                     );
-                    lock(&known.latest).failed = Some((self.now)());
+                    known.latest.lock().failed = Some((self.now)());
                 }
             }
         }

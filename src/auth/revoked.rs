@@ -56,18 +56,16 @@ impl Revoked {
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::{
-            Mutex,
-            atomic::{AtomicBool, AtomicUsize, Ordering},
-        },
+        sync::atomic::{AtomicBool, AtomicUsize, Ordering},
         time::Instant,
     };
 
     use async_trait::async_trait;
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::{
-        auth::known::{PAUSE, lock},
+        auth::known::PAUSE,
         model::{Grant, Tenant},
         queue::{IssuedKey, QueueError},
     };
@@ -88,7 +86,7 @@ mod tests {
             if self.down.load(Ordering::SeqCst) {
                 return Err(QueueError::Timeout);
             }
-            Ok(lock(&self.rules).clone())
+            Ok(self.rules.lock().clone())
         }
         async fn begin_generation(&self, _: &Tenant, _: &Grant, _: u64) -> Result<u32, QueueError> {
             Err(QueueError::Timeout)
@@ -110,11 +108,11 @@ mod tests {
         let store = Arc::new(Store::default());
         let now = Arc::new(Mutex::new(Instant::now()));
         let clock = Arc::clone(&now);
-        let known = Known::telling_time_by(Arc::new(move || *lock(&clock)));
+        let known = Known::telling_time_by(Arc::new(move || *clock.lock()));
         let revoked = Revoked::kept_by(Arc::clone(&store) as _, HashSet::new(), known, STALE);
         let scopes = "read".parse().unwrap();
         let key = ApiKey::new(Tenant::default(), "alice".parse().unwrap(), scopes, 1, None);
-        (store, revoked, key, move |by| *lock(&now) += by)
+        (store, revoked, key, move |by| *now.lock() += by)
     }
 
     #[tokio::test]
@@ -124,7 +122,7 @@ mod tests {
         let answers = futures_util::future::join_all(all).await;
         assert!(answers.into_iter().all(|answer| answer == Ok(false)));
         assert_eq!(store.asked.load(Ordering::SeqCst), 1);
-        lock(&store.rules).limit(key.grant.clone(), 2, 0);
+        store.rules.lock().limit(key.grant.clone(), 2, 0);
         advance(Duration::from_secs(9));
         assert_eq!(revoked.refuses(&key, 0).await, Ok(true));
         assert_eq!(store.asked.load(Ordering::SeqCst), 2);

@@ -1,11 +1,9 @@
 //! Where the answer of a client meets whoever asked. It arrives by another POST than the one that asked.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashMap;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -43,17 +41,11 @@ pub struct LocalRendezvous {
     open: Mutex<HashMap<RequestKey, oneshot::Sender<Answer>>>,
 }
 
-impl LocalRendezvous {
-    fn open(&self) -> MutexGuard<'_, HashMap<RequestKey, oneshot::Sender<Answer>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[async_trait]
 impl Rendezvous for LocalRendezvous {
     async fn expect(&self, request: RequestKey) -> Result<oneshot::Receiver<Answer>, AskError> {
         let (sender, receiver) = oneshot::channel();
-        let mut open = self.open();
+        let mut open = self.open.lock();
         // Those who gave up leave their place behind.
         open.retain(|_, sender| !sender.is_closed());
         open.insert(request, sender);
@@ -61,7 +53,7 @@ impl Rendezvous for LocalRendezvous {
     }
 
     async fn answer(&self, request: RequestKey, answer: Answer) {
-        let sender = self.open().remove(&request);
+        let sender = self.open.lock().remove(&request);
         if let Some(sender) = sender
             && sender.send(answer).is_err()
         {
@@ -94,7 +86,7 @@ mod tests {
         let local = LocalRendezvous::default();
         drop(local.expect(key("s", "1")).await.unwrap());
         let kept = local.expect(key("s", "2")).await.unwrap();
-        assert_eq!(local.open().len(), 1);
+        assert_eq!(local.open.lock().len(), 1);
         drop(kept);
     }
 }

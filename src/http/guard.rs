@@ -16,7 +16,6 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -24,6 +23,7 @@ use actix_web::{
     HttpRequest,
     http::header::{AUTHORIZATION, HeaderValue},
 };
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +52,7 @@ pub(super) struct Guard {
     /// Microseconds since it began.
     clock: Box<dyn Fn() -> u64 + Send + Sync>,
     hasher: RandomState,
+    /// A panic under the lock leaves the maps whole: every change is one call.
     seen: Mutex<Seen>,
 }
 
@@ -95,11 +96,6 @@ pub(super) struct Attempt<'a> {
     credential: u64,
     /// It was let in without a permit.
     known: bool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic under the lock leaves the maps whole: every change is one call.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn micros(time: Duration) -> u64 {
@@ -160,7 +156,7 @@ impl Guard {
     }
 
     fn remembers(&self, credential: u64) -> bool {
-        let mut seen = lock(&self.seen);
+        let mut seen = self.seen.lock();
         let now_us = self.now_us();
         let Some(at_us) = seen.good.get_mut(&credential) else { return false };
         let fresh = now_us.saturating_sub(*at_us) < micros(REMEMBERED);
@@ -171,7 +167,7 @@ impl Guard {
     }
 
     fn take(&self, address: Option<IpAddr>, rate: Rate) -> Result<(), Duration> {
-        let mut seen = lock(&self.seen);
+        let mut seen = self.seen.lock();
         let now_us = self.now_us();
         seen.make_room(now_us);
         let known = seen.addresses.len() < ADDRESSES || seen.addresses.contains_key(&address);
@@ -187,7 +183,7 @@ impl Attempt<'_> {
             return; // noted when it was let in
         }
         self.undecided();
-        let mut seen = lock(&self.guard.seen);
+        let mut seen = self.guard.seen.lock();
         let now_us = self.guard.now_us();
         seen.make_room(now_us);
         if seen.good.len() < CREDENTIALS || seen.good.contains_key(&self.credential) {
@@ -200,7 +196,7 @@ impl Attempt<'_> {
         if self.known {
             return;
         }
-        let mut seen = lock(&self.guard.seen);
+        let mut seen = self.guard.seen.lock();
         let listed = seen.addresses.contains_key(&self.address);
         let address = self.address.filter(|_address| listed);
         if let Some(until_us) = seen.addresses.get_mut(&address) {
@@ -211,7 +207,7 @@ impl Attempt<'_> {
     /// It was bad.
     pub(super) fn bad(self) {
         if self.known {
-            lock(&self.guard.seen).good.remove(&self.credential);
+            self.guard.seen.lock().good.remove(&self.credential);
             // It was good until now: the next time it pays. That it costs more than there is, is no error.
             let _ = self.guard.take(self.address, self.rate);
         }
@@ -342,10 +338,10 @@ mod tests {
         }
         at_once(&guard, "203.0.113.1", "bad").await.unwrap().bad();
         assert!(at_once(&guard, "203.0.113.2", "bad").await.is_err(), "they share what is left");
-        assert_eq!(lock(&guard.seen).addresses.len(), ADDRESSES + 1);
+        assert_eq!(guard.seen.lock().addresses.len(), ADDRESSES + 1);
         pass(Duration::from_secs(60));
         at_once(&guard, "203.0.113.2", "bad").await.unwrap().bad();
-        assert!(lock(&guard.seen).addresses.len() < 3, "what is over goes");
+        assert!(guard.seen.lock().addresses.len() < 3, "what is over goes");
     }
 
     #[tokio::test]

@@ -30,7 +30,7 @@ use std::{
     convert::Infallible,
     io::Result,
     net::{SocketAddr, TcpListener},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread::{self, ThreadId},
 };
 
@@ -44,6 +44,7 @@ use actix_web::{
     middleware::DefaultHeaders,
     web::{self, ServiceConfig},
 };
+use parking_lot::Mutex;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -204,12 +205,11 @@ struct PerWorker<F> {
 impl<F: Fn() -> HttpState> PerWorker<F> {
     fn get(&self) -> HttpState {
         let thread = thread::current().id();
-        let made = || self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(state) = made().get(&thread) {
+        if let Some(state) = self.made.lock().get(&thread) {
             return state.clone();
         }
         let state = (self.make)();
-        made().insert(thread, state.clone());
+        self.made.lock().insert(thread, state.clone());
         state
     }
 }

@@ -15,12 +15,9 @@
 //! When the store does not say how much is left, calls pass: the send itself will find the store in trouble, and
 //! must not wait twice for it. So a limit holds as long as its store answers.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -193,7 +190,8 @@ struct Begun {
     begun: bool,
 }
 
-/// The permits that a process has taken and not spent. Clones share them.
+/// The permits that a process has taken and not spent. Clones share them. A panic under a lock leaves what it
+/// guards whole: every change is an assignment or one call.
 #[derive(Clone, Default)]
 pub struct Stocks(Arc<Shared>);
 
@@ -242,15 +240,10 @@ impl Closed {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic while a lock is held leaves what it guards whole: every change is an assignment or one call.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Stocks {
     /// What was taken out of a bucket, and whether the next one will find it here.
     fn of(&self, bucket: &Bucket) -> (Arc<Stock>, bool) {
-        let mut crowd = lock(&self.0.stocks);
+        let mut crowd = self.0.stocks.lock();
         if let Some(stock) = crowd.by_bucket.get(bucket) {
             return (Arc::clone(stock), true);
         }
@@ -273,18 +266,18 @@ impl Stocks {
 
     fn failed(&self, error: &QueueError) {
         tracing::debug!(error.kind = error.label(), error = %error, "a limit could not be looked at");
-        *lock(&self.0.failed) = Some(Instant::now());
+        *self.0.failed.lock() = Some(Instant::now());
     }
 
     fn failed_just_now(&self) -> bool {
-        lock(&self.0.failed).is_some_and(|at| at.elapsed() < LEFT_ALONE)
+        self.0.failed.lock().is_some_and(|at| at.elapsed() < LEFT_ALONE)
     }
 }
 
 impl Stock {
     /// Spends permits, or refuses, without the store. `None`: it must be asked.
     fn decide(&self, need: u32) -> Option<Permits> {
-        let (mut holding, now) = (lock(&self.holding), Instant::now());
+        let (mut holding, now) = (self.holding.lock(), Instant::now());
         match holding.closed {
             Some(Closed::Paused { ends, ask }) if now < ask => {
                 return Some(Permits::Paused(ends - now));
@@ -303,7 +296,7 @@ impl Stock {
 
     /// What the store said to somebody who needs so many.
     fn note(&self, said: Permits, need: u32, rate: Rate) {
-        let mut holding = lock(&self.holding);
+        let mut holding = self.holding.lock();
         let now = Instant::now();
         match said {
             Permits::Granted(granted) => {
@@ -320,17 +313,17 @@ impl Stock {
     }
 
     fn close(&self, closed: Closed) {
-        lock(&self.holding).closed = Some(closed);
+        self.holding.lock().closed = Some(closed);
     }
 
     /// Permits that were taken and are not needed after all.
     fn give_back(&self, permits: u32) {
-        lock(&self.holding).left += permits;
+        self.holding.lock().left += permits;
     }
 
     /// Whether anything would be lost with it.
     fn is_worth(&self) -> bool {
-        let (holding, now) = (lock(&self.holding), Instant::now());
+        let (holding, now) = (self.holding.lock(), Instant::now());
         let closed = match holding.closed {
             Some(Closed::Until { at, .. }) => now < at,
             Some(Closed::Paused { ask, .. }) => now < ask,
@@ -469,7 +462,7 @@ mod tests {
         ) -> Result<Permits, QueueError> {
             self.asked.fetch_add(1, Ordering::SeqCst);
             tokio::task::yield_now().await;
-            let says = *lock(&self.says);
+            let says = *self.says.lock();
             says.map_or(Ok(Permits::Granted(want)), |says| match says {
                 Permits::Granted(_) => Err(QueueError::Timeout),
                 Permits::Later(_) | Permits::Paused(_) => Ok(says),
@@ -529,7 +522,7 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_remembered_for_its_time_and_for_no_less_than_it_was_about() {
         let (store, limiter) = limiter();
-        *lock(&store.says) = Some(Permits::Later(Duration::from_secs(9)));
+        *store.says.lock() = Some(Permits::Later(Duration::from_secs(9)));
         for _ in 0..3 {
             assert!(matches!(limiter.take(alice(), rate(20), 5).await, Some(Permits::Later(_))));
         }
@@ -560,7 +553,7 @@ mod tests {
     #[tokio::test]
     async fn trust_ends_with_the_answer() {
         let (store, limiter) = limiter();
-        *lock(&store.says) = Some(Permits::Later(Duration::from_secs(9)));
+        *store.says.lock() = Some(Permits::Later(Duration::from_secs(9)));
         let on_trust = || limiter.take_on_trust(alice(), rate(400), 1);
         assert_eq!(on_trust().await, Some(Permits::Granted(1)));
         for _ in 0..3 {
@@ -580,7 +573,7 @@ mod tests {
     #[tokio::test]
     async fn a_store_in_trouble_is_left_alone_and_holds_nobody_up() {
         let (store, limiter) = limiter();
-        *lock(&store.says) = Some(Permits::Granted(0));
+        *store.says.lock() = Some(Permits::Granted(0));
         for _ in 0..5 {
             assert_eq!(limiter.take(alice(), rate(20), 1).await, None);
         }
@@ -594,6 +587,6 @@ mod tests {
             let bucket = Bucket::caller(&format!("default/{number}"));
             limiter.take(bucket, rate(1), 1).await; // a batch of one is spent at once
         }
-        assert!(lock(&limiter.stocks.0.stocks).by_bucket.len() <= 2 * FEW, "what was spent goes");
+        assert!(limiter.stocks.0.stocks.lock().by_bucket.len() <= 2 * FEW, "what was spent goes");
     }
 }

@@ -11,12 +11,13 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
@@ -168,7 +169,7 @@ impl Share {
             return Ok(None);
         }
         let key = (held, who.name().into_boxed_str());
-        let mut now = callers.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = callers.now.lock();
         let open = now.entry(key.clone()).or_default();
         if *open >= limit {
             return Err(MessagingError::CallerBusy { held, open: limit });
@@ -180,7 +181,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut now = self.callers.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = self.callers.now.lock();
         if let Some(open) = now.get_mut(&self.key) {
             *open -= 1;
             if *open == 0 {
@@ -235,7 +236,7 @@ mod tests {
         let again = waiters.enter(Held::Wait, &alice);
         assert!(again.is_ok());
         drop((again, two, listens, others));
-        assert!(waiters.callers.now.lock().unwrap().is_empty(), "nobody is remembered");
+        assert!(waiters.callers.now.lock().is_empty(), "nobody is remembered");
     }
 
     #[tokio::test]

@@ -11,10 +11,11 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -64,24 +65,20 @@ impl std::fmt::Debug for InboxWatch {
     }
 }
 
-/// The inboxes that listeners of a mailbox watch.
+/// The inboxes that listeners of a mailbox watch. A panic under the lock leaves the map whole: every change is one
+/// call.
 #[derive(Clone, Default)]
 pub(super) struct Watches(Arc<Mutex<HashMap<Inbox, watch::Sender<u64>>>>);
 
 impl Watches {
-    fn all(&self) -> MutexGuard<'_, HashMap<Inbox, watch::Sender<u64>>> {
-        // A panic while the lock is held leaves the map whole: every change is one call.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Joins those who watch already.
     fn join(&self, inbox: &Inbox) -> Option<watch::Receiver<u64>> {
-        self.all().get(inbox).map(watch::Sender::subscribe)
+        self.0.lock().get(inbox).map(watch::Sender::subscribe)
     }
 
     /// The end to tell at, if nobody watches yet, and the one to listen at.
     fn open(&self, inbox: &Inbox) -> (Option<watch::Sender<u64>>, watch::Receiver<u64>) {
-        match self.all().entry(inbox.clone()) {
+        match self.0.lock().entry(inbox.clone()) {
             Entry::Occupied(watched) => (None, watched.get().subscribe()),
             Entry::Vacant(free) => {
                 let (tell, told) = watch::channel(0);
@@ -93,7 +90,7 @@ impl Watches {
 
     /// Ends the watch of an inbox that nobody listens to. `false`: somebody joined meanwhile.
     fn close(&self, inbox: &Inbox) -> bool {
-        let mut all = self.all();
+        let mut all = self.0.lock();
         let over = all.get(inbox).is_none_or(watch::Sender::is_closed);
         if over {
             all.remove(inbox);
@@ -164,7 +161,7 @@ impl Lookout {
     async fn keep(mut self, stop: CancellationToken) {
         if stop.run_until_cancelled(self.look_out()).await.is_none() {
             // The replica goes away: who listens is told nothing more.
-            self.watches.all().remove(&self.inbox);
+            self.watches.0.lock().remove(&self.inbox);
         }
     }
 

@@ -22,11 +22,12 @@ mod waits;
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use self::{directory::Directory, permits::Limiter, state::State};
 use super::{
@@ -43,7 +44,7 @@ use crate::{
 /// How long the cancellation of a call is remembered.
 const CALL_LIFE: Duration = Duration::from_mins(1);
 
-/// [`QueueBackend`] in memory.
+/// [`QueueBackend`] in memory. A panic under a lock would be a fault of ours in one inbox: the others go on.
 pub struct MemoryQueue {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
@@ -100,7 +101,7 @@ impl MemoryQueue {
 
     /// Works on the mail, then wakes whom that concerns.
     fn mail<T>(&self, work: impl FnOnce(&mut State, u64) -> T) -> T {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let out = work(&mut state, self.clock.now_us());
         let (wakes, expired) = (state.take_wakes(), state.take_expired());
         drop(state);
@@ -115,17 +116,12 @@ impl MemoryQueue {
 
     /// Whether a client is to be told of a pause.
     fn has_pauses(&self, client: &Inbox) -> bool {
-        !lock(&self.limiter).pauses(client, self.clock.now_us()).is_empty()
+        !self.limiter.lock().pauses(client, self.clock.now_us()).is_empty()
     }
 
     fn wake(&self, topic: &Topic) {
         self.hub.wake(&topic_name(topic));
     }
-}
-
-/// A panic under the lock would be a fault of ours in one inbox: the others go on.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A duration in the clock's unit.
@@ -252,7 +248,7 @@ impl QueueBackend for MemoryQueue {
         keep: Duration,
     ) -> Result<(), QueueError> {
         self.mail(|state, now_us| state.contact(inbox, now_us));
-        lock(&self.directory).check_in(inbox, profile, self.clock.now_us(), micros(keep));
+        self.directory.lock().check_in(inbox, profile, self.clock.now_us(), micros(keep));
         Ok(())
     }
 
@@ -261,7 +257,7 @@ impl QueueBackend for MemoryQueue {
         tenant: &Tenant,
         query: &ClientQuery,
     ) -> Result<ClientPage, QueueError> {
-        let page = lock(&self.directory).page(tenant, query, self.clock.now_us());
+        let page = self.directory.lock().page(tenant, query, self.clock.now_us());
         let clients = self.mail(|state, now_us| {
             let entry = |found: directory::Found| {
                 let peek = state.peek(&found.inbox, now_us);
@@ -292,7 +288,7 @@ impl QueueBackend for MemoryQueue {
     async fn cancel_call(&self, call: &CallKey) -> Result<(), QueueError> {
         let now_us = self.clock.now_us();
         let until_us = now_us.saturating_add(micros(CALL_LIFE));
-        let mut calls = lock(&self.calls);
+        let mut calls = self.calls.lock();
         calls.forget(now_us);
         calls.until_us.insert(*call, until_us);
         calls.in_order.push_back((until_us, *call));
@@ -303,7 +299,7 @@ impl QueueBackend for MemoryQueue {
 
     async fn call_cancelled(&self, call: &CallKey) -> Result<bool, QueueError> {
         let now_us = self.clock.now_us();
-        let calls = lock(&self.calls);
+        let calls = self.calls.lock();
         Ok(calls.until_us.get(call).is_some_and(|&until_us| until_us > now_us))
     }
 
@@ -326,7 +322,7 @@ impl LimitStore for MemoryQueue {
         want: u32,
     ) -> Result<Permits, QueueError> {
         let now_us = self.clock.now_us();
-        Ok(lock(&self.limiter).permits(bucket, rate, (need, want), now_us))
+        Ok(self.limiter.lock().permits(bucket, rate, (need, want), now_us))
     }
 
     async fn pause(
@@ -336,23 +332,23 @@ impl LimitStore for MemoryQueue {
         told: &ClientId,
     ) -> Result<(Duration, bool), QueueError> {
         let times = (time, self.ledger_life);
-        Ok(lock(&self.limiter).pause(pair, times, told, self.clock.now_us()))
+        Ok(self.limiter.lock().pause(pair, times, told, self.clock.now_us()))
     }
 
     async fn lift(&self, pair: &Pair) -> Result<bool, QueueError> {
-        Ok(lock(&self.limiter).lift(pair, self.clock.now_us()))
+        Ok(self.limiter.lock().lift(pair, self.clock.now_us()))
     }
 
     async fn paused_pairs(&self, tenant: &Tenant) -> Result<Vec<(Pair, Duration)>, QueueError> {
-        Ok(lock(&self.limiter).paused_pairs(tenant, self.clock.now_us()))
+        Ok(self.limiter.lock().paused_pairs(tenant, self.clock.now_us()))
     }
 
     async fn pauses(&self, client: &Inbox) -> Result<Vec<Pause>, QueueError> {
-        Ok(lock(&self.limiter).pauses(client, self.clock.now_us()))
+        Ok(self.limiter.lock().pauses(client, self.clock.now_us()))
     }
 
     async fn pauses_told(&self, client: &Inbox, told: &[Pause]) -> Result<(), QueueError> {
-        lock(&self.limiter).told(client, told);
+        self.limiter.lock().told(client, told);
         Ok(())
     }
 }

@@ -5,17 +5,19 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// Topics that somebody in this process watches.
 #[derive(Clone, Default)]
 pub struct Hub {
+    /// A panic under the lock leaves the map whole: every change is one call.
     topics: Arc<Mutex<HashMap<Arc<str>, Entry>>>,
 }
 
@@ -51,11 +53,6 @@ impl Hub {
         Self::default()
     }
 
-    fn topics(&self) -> MutexGuard<'_, HashMap<Arc<str>, Entry>> {
-        // A panic while the lock is held leaves the map whole: every change is one call.
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Watches a topic: every [`wake`](Self::wake) after this wakes the handle.
     #[must_use]
     pub fn register(&self, topic: &str) -> Wakeups {
@@ -70,7 +67,7 @@ impl Hub {
 
     fn enter(&self, topic: &str, onlooker: bool) -> Wakeups {
         let name: Arc<str> = topic.into();
-        let mut topics = self.topics();
+        let mut topics = self.topics.lock();
         let entry = topics.entry(Arc::clone(&name)).or_insert_with(|| Entry {
             bell: Arc::default(),
             watchers: 0,
@@ -87,7 +84,7 @@ impl Hub {
     /// Wakes whoever watches the topic. `true` if somebody does, which few care to know.
     #[expect(clippy::must_use_candidate, reason = "the waking is what it is called for")]
     pub fn wake(&self, topic: &str) -> bool {
-        let topics = self.topics();
+        let topics = self.topics.lock();
         let Some(entry) = topics.get(topic) else { return false };
         entry.bell.ring();
         true
@@ -97,20 +94,20 @@ impl Hub {
     #[must_use]
     pub fn rouse(&self, topic: &str) -> bool {
         let slept = |entry: &Entry| entry.bell.sleepers.load(Ordering::Relaxed) > 0;
-        let slept = self.topics().get(topic).is_some_and(slept);
+        let slept = self.topics.lock().get(topic).is_some_and(slept);
         self.wake(topic) && slept
     }
 
     /// The topics watched now.
     #[must_use]
     pub fn watched(&self) -> Vec<Arc<str>> {
-        self.topics().keys().cloned().collect()
+        self.topics.lock().keys().cloned().collect()
     }
 
     /// The topics watched now by somebody who does not only look.
     #[must_use]
     pub fn awaited(&self) -> Vec<Arc<str>> {
-        let topics = self.topics();
+        let topics = self.topics.lock();
         let awaited = topics.iter().filter(|(_, entry)| entry.watchers > entry.onlookers);
         awaited.map(|(topic, _)| Arc::clone(topic)).collect()
     }
@@ -118,7 +115,7 @@ impl Hub {
     /// How many topics are watched now.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.topics().len()
+        self.topics.lock().len()
     }
 
     /// Whether nobody watches.
@@ -128,7 +125,7 @@ impl Hub {
     }
 
     fn unregister(&self, topic: &str, onlooker: bool) {
-        let mut topics = self.topics();
+        let mut topics = self.topics.lock();
         if let Some(entry) = topics.get_mut(topic) {
             entry.watchers -= 1;
             entry.onlookers -= usize::from(onlooker);

@@ -118,11 +118,9 @@ impl Visit for Members<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io,
-        sync::{Arc, Mutex},
-    };
+    use std::{io, sync::Arc};
 
+    use parking_lot::Mutex;
     use serde_json::Value;
     use tracing_subscriber::{Layer, layer::SubscriberExt};
 
@@ -133,7 +131,7 @@ mod tests {
 
     impl io::Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
+            self.0.lock().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -152,7 +150,7 @@ mod tests {
                 "an \\ event"
             );
         });
-        let line = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        let line = String::from_utf8(sink.0.lock().clone()).unwrap();
         assert_eq!(line.find('\n'), Some(line.len() - 1), "one line");
         let mut line: Value = serde_json::from_str(&line).unwrap();
         assert!(line["timestamp"].take().as_str().unwrap().ends_with('Z'));

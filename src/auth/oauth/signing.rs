@@ -180,11 +180,9 @@ impl SigningKeys {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use parking_lot::Mutex;
     use serde_json::json;
     use tokio::time::{advance, sleep};
 
@@ -205,7 +203,7 @@ mod tests {
         async fn look(&self) -> Result<KeySet, String> {
             self.looks.fetch_add(1, Ordering::SeqCst);
             sleep(LOOK).await;
-            let keys = self.keys.lock().unwrap().clone().ok_or("it is down")?;
+            let keys = self.keys.lock().clone().ok_or("it is down")?;
             let point = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
             let keys: Vec<_> = keys
                 .into_iter()
@@ -218,11 +216,11 @@ mod tests {
 
     impl Provider {
         fn publishes(&self, keys: &[&'static str]) {
-            *self.keys.lock().unwrap() = Some(keys.to_vec());
+            *self.keys.lock() = Some(keys.to_vec());
         }
 
         fn is_down(&self) {
-            *self.keys.lock().unwrap() = None;
+            *self.keys.lock() = None;
         }
 
         fn looks(&self) -> usize {

@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -22,6 +22,7 @@ use fred::{
         config::{Config, ReconnectError, ReconnectPolicy, TlsConnector, UnresponsiveConfig},
     },
 };
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::broadcast::error::RecvError, time::Instant};
 use tokio_rustls::rustls::ClientConfig;
@@ -212,11 +213,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// What an operator is told, and readiness is told by.
 const EVICTS: &str = "Redis evicts messages when memory is short";
 
-fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic while the lock is held leaves the state whole: every change is one assignment.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Link {
     /// Connects in the background, for ever. What is asked here may hold the connection up for
     /// `held_up`. `scripts` is shared by the links of a process: the server has no functions.
@@ -381,7 +377,7 @@ impl Link {
     pub(super) async fn ready(&self, confirming: Option<&Confirming>) -> Result<(), Unready> {
         let unready = |reason, cause| Unready { reason, cause };
         if !self.client.is_connected() {
-            let reason = match *lock(&self.trouble) {
+            let reason = match *self.trouble.lock() {
                 Some(RedisError::Denied) => Readiness::Denied,
                 Some(_) | None => Readiness::Disconnected,
             };
@@ -472,7 +468,7 @@ async fn report(client: Client, metrics: Arc<Metrics>, trouble: Arc<Mutex<Option
             Ok((error, _server)) => {
                 let kind = reply::kind(&error).unwrap_or(RedisError::Other);
                 metrics.redis_error("connect", kind);
-                *lock(&trouble) = Some(kind);
+                *trouble.lock() = Some(kind);
                 if last.is_none_or(|at| at.elapsed() > REPORT_EVERY) {
                     last = Some(Instant::now());
                     tracing::warn!(error = %error, "the connection to Redis failed; trying again");

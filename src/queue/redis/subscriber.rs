@@ -8,7 +8,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,6 +18,7 @@ use fred::{
     types::Value,
 };
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc, oneshot},
     time::Instant,
@@ -62,14 +63,10 @@ struct Bucket {
     idle_since: Option<Instant>,
 }
 
+/// A panic under its lock, or the next one, leaves it whole: every change is one assignment.
 type Buckets = Arc<Mutex<HashMap<u8, Bucket>>>;
 /// Numbers of our own probes that came back.
 type Heard = Arc<Mutex<HashSet<u64>>>;
-
-fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic while the lock is held leaves the state whole: every change is one assignment.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The ear of a replica.
 pub(super) struct Subscriber {
@@ -129,7 +126,7 @@ impl Subscriber {
     pub(super) async fn watch(&self, topic: &Topic) -> Wakeups {
         let (name, bucket) = keys::topic(topic);
         let confirmed = {
-            let mut buckets = lock(&self.buckets);
+            let mut buckets = self.buckets.lock();
             let state = buckets.entry(bucket).or_default();
             state.watchers += 1;
             state.idle_since = None;
@@ -141,7 +138,7 @@ impl Subscriber {
             Topic::Inbox(_) | Topic::Reply(..) | Topic::Call(_) => self.hub.register(&name),
         };
         let wakeups = wakeups.on_end(move || {
-            if let Some(state) = lock(&buckets).get_mut(&bucket) {
+            if let Some(state) = buckets.lock().get_mut(&bucket) {
                 state.watchers -= 1;
                 if state.watchers == 0 {
                     state.idle_since = Some(Instant::now());
@@ -160,7 +157,7 @@ impl Subscriber {
 
     /// How many buckets are subscribed.
     pub(super) fn subscriptions(&self) -> usize {
-        lock(&self.buckets).values().filter(|bucket| bucket.confirmed).count()
+        self.buckets.lock().values().filter(|bucket| bucket.confirmed).count()
     }
 }
 
@@ -174,7 +171,7 @@ async fn listen(ear: Client, hub: Hub, heard: Heard, name: String) {
                 let Some(topic) = keys::woken(payload) else { continue };
                 if let Some(probe) = topic.strip_prefix('p') {
                     if let Some(number) = probe.strip_prefix(&name).and_then(|n| n.parse().ok()) {
-                        lock(&heard).insert(number);
+                        heard.lock().insert(number);
                     }
                 } else {
                     hub.wake(&topic);
@@ -282,7 +279,7 @@ impl Keeper {
 
     fn forget(&mut self) {
         self.lost = true;
-        for bucket in lock(&self.buckets).values_mut() {
+        for bucket in self.buckets.lock().values_mut() {
             bucket.confirmed = false;
         }
     }
@@ -291,7 +288,7 @@ impl Keeper {
     /// again after it: whoever it is done for, those who sleep do not know.
     async fn subscribe(&mut self) {
         let wanted: Vec<u8> = {
-            let buckets = lock(&self.buckets);
+            let buckets = self.buckets.lock();
             buckets
                 .iter()
                 .filter(|(_, b)| b.watchers > 0 && !b.confirmed)
@@ -306,7 +303,7 @@ impl Keeper {
                 self.lost = true;
                 return;
             }
-            let mut buckets = lock(&self.buckets);
+            let mut buckets = self.buckets.lock();
             for bucket in &wanted {
                 if let Some(state) = buckets.get_mut(bucket) {
                     state.confirmed = true;
@@ -314,7 +311,7 @@ impl Keeper {
             }
         }
         for need in std::mem::take(&mut self.waiting) {
-            if lock(&self.buckets).get(&need.bucket).is_none_or(|state| state.confirmed) {
+            if self.buckets.lock().get(&need.bucket).is_none_or(|state| state.confirmed) {
                 self.lost |= need.done.send(()).is_err(); // who gave up looked before it was subscribed
             } else {
                 self.waiting.push(need);
@@ -339,7 +336,7 @@ impl Keeper {
 
     async fn let_go(&self) {
         let idle: Vec<u8> = {
-            let mut buckets = lock(&self.buckets);
+            let mut buckets = self.buckets.lock();
             let old = |bucket: &Bucket| {
                 bucket.watchers == 0 && bucket.idle_since.is_some_and(|at| at.elapsed() > LINGER)
             };
@@ -347,7 +344,7 @@ impl Keeper {
             buckets.retain(|_, bucket| !old(bucket));
             idle
         };
-        self.metrics.subscriptions(lock(&self.buckets).values().filter(|b| b.confirmed).count());
+        self.metrics.subscriptions(self.buckets.lock().values().filter(|b| b.confirmed).count());
         if idle.is_empty() {
             return;
         }
@@ -365,7 +362,7 @@ impl Keeper {
     /// [`hears`](Self::hears) so many of our channels, in turn.
     async fn probe(&mut self, most: usize) -> bool {
         let mut confirmed: Vec<u8> = {
-            let buckets = lock(&self.buckets);
+            let buckets = self.buckets.lock();
             buckets.iter().filter(|(_, b)| b.confirmed && b.watchers > 0).map(|(n, _)| *n).collect()
         };
         confirmed.sort_unstable();
@@ -396,7 +393,7 @@ impl Keeper {
         let published = join_all(probes).await;
         self.probed += buckets.len() as u64;
         let until = Instant::now() + PROBE_WITHIN;
-        let heard = |number: &u64| lock(&self.heard).contains(number);
+        let heard = |number: &u64| self.heard.lock().contains(number);
         while !published.iter().flatten().all(heard) {
             if Instant::now() > until {
                 tracing::warn!("a subscription is deaf: reconnecting");
@@ -407,7 +404,7 @@ impl Keeper {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        lock(&self.heard).clear();
+        self.heard.lock().clear();
         true
     }
 
@@ -438,7 +435,7 @@ impl Keeper {
                     }
                 };
                 let subscribed = |state: &Bucket| state.confirmed;
-                let confirmed = lock(&self.buckets).get(&bucket).is_some_and(subscribed);
+                let confirmed = self.buckets.lock().get(&bucket).is_some_and(subscribed);
                 if confirmed && self.hears(&[bucket]).await {
                     tracing::warn!(count = roused, "the safety poll found a missed wake-up");
                     for _ in 0..roused {
