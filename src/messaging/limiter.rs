@@ -15,12 +15,15 @@
 //! When the store does not say how much is left, calls pass: the send itself will find the store in trouble, and
 //! must not wait twice for it. So a limit holds as long as its store answers.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod stocks;
 
-use parking_lot::Mutex;
-use tokio::time::{Instant, timeout};
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use self::stocks::Stock;
+pub use self::stocks::Stocks;
 use super::{CallContext, MessagingError, MessagingService, audit};
 use crate::{
     model::{Inbox, Principal, Rate},
@@ -30,16 +33,6 @@ use crate::{
 
 /// The store may take so long to say what is left.
 const ASK_WITHIN: Duration = Duration::from_millis(500);
-/// After a failure nobody asks for so long.
-const LEFT_ALONE: Duration = Duration::from_secs(1);
-/// A pause that was lifted is seen to be within this time.
-const LIFT_SEEN: Duration = Duration::from_secs(4);
-/// Most stocks of a process. Whoever has none asks the store for each call.
-const STOCKS: usize = 50_000;
-/// When there is no room, those that are worth nothing any more are looked for so often.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// So many are not worth a look.
-const FEW: usize = 1024;
 
 /// What may be sent. `None`: no limit.
 #[derive(Debug, Clone, Copy, Default)]
@@ -146,190 +139,36 @@ impl Limiter {
 
     /// Takes a batch out of the store, or notes why there is none. `None`: the store did not say.
     async fn ask(&self, bucket: &Bucket, stock: &Stock, rate: Rate, need: u32) -> Option<Permits> {
-        if self.stocks.failed_just_now() {
-            return None;
-        }
         let want = need.max(rate.batch());
-        let asked = timeout(ASK_WITHIN, self.store.permits(bucket, rate, need, want)).await;
-        match asked.unwrap_or(Err(QueueError::Timeout)) {
-            Ok(said) => {
-                stock.note(said, need, rate);
-                Some(match said {
-                    Permits::Granted(_batch) => Permits::Granted(need),
-                    Permits::Later(_) | Permits::Paused(_) => said,
-                })
-            }
-            Err(error) => {
-                self.stocks.failed(&error);
-                None
-            }
-        }
+        let said = self.hear(self.store.permits(bucket, rate, need, want)).await?;
+        stock.note(said, need, rate);
+        Some(match said {
+            Permits::Granted(_batch) => Permits::Granted(need),
+            Permits::Later(_) | Permits::Paused(_) => said,
+        })
     }
 
-    /// Both are paused, and the other one is to hear of it. For how long; `None`: the store failed.
-    async fn pause(&self, pair: &Pair, message: &NewMessage, time: Duration) -> Option<Begun> {
+    /// Both are paused, and the other one is to hear of it. For how long, and whether that began just now. `None`:
+    /// the store failed.
+    async fn pause(
+        &self,
+        pair: &Pair,
+        message: &NewMessage,
+        time: Duration,
+    ) -> Option<(Duration, bool)> {
+        let paused = self.store.pause(pair, time, message.recipient.client());
+        let (left, begun) = self.hear(paused).await?;
+        self.stocks.of(&Bucket::pair(pair)).0.pause(left);
+        Some((left, begun))
+    }
+
+    /// What the store says. `None`: it failed, just now or a moment ago.
+    async fn hear<T>(&self, asked: impl Future<Output = Result<T, QueueError>>) -> Option<T> {
         if self.stocks.failed_just_now() {
             return None;
         }
-        let paused = self.store.pause(pair, time, message.recipient.client());
-        match timeout(ASK_WITHIN, paused).await.unwrap_or(Err(QueueError::Timeout)) {
-            Ok((left, begun)) => {
-                self.stocks.of(&Bucket::pair(pair)).0.close(Closed::paused(left));
-                Some(Begun { left, begun })
-            }
-            Err(error) => {
-                self.stocks.failed(&error);
-                None
-            }
-        }
-    }
-}
-
-struct Begun {
-    left: Duration,
-    begun: bool,
-}
-
-/// The permits that a process has taken and not spent. Clones share them. A panic under a lock leaves what it
-/// guards whole: every change is an assignment or one call.
-#[derive(Clone, Default)]
-pub struct Stocks(Arc<Shared>);
-
-#[derive(Default)]
-struct Shared {
-    stocks: Mutex<Crowd>,
-    failed: Mutex<Option<Instant>>,
-}
-
-#[derive(Default)]
-struct Crowd {
-    by_bucket: HashMap<Bucket, Arc<Stock>>,
-    /// How many were left by the last look at all of them, and when that was.
-    left: usize,
-    looked: Option<Instant>,
-}
-
-/// What was taken out of one bucket.
-#[derive(Default)]
-struct Stock {
-    holding: Mutex<Holding>,
-    asking: Arc<tokio::sync::Mutex<()>>,
-}
-
-#[derive(Default)]
-struct Holding {
-    left: u32,
-    /// Until then `left` is good.
-    until: Option<Instant>,
-    closed: Option<Closed>,
-}
-
-/// There is no need to ask.
-#[derive(Clone, Copy)]
-enum Closed {
-    /// There are not so many permits until then.
-    Until { need: u32, at: Instant },
-    /// It is paused to the one time, which is looked at again at the other.
-    Paused { ends: Instant, ask: Instant },
-}
-
-impl Closed {
-    fn paused(left: Duration) -> Self {
-        let now = Instant::now();
-        Self::Paused { ends: now + left, ask: now + left.min(LIFT_SEEN) }
-    }
-}
-
-impl Stocks {
-    /// What was taken out of a bucket, and whether the next one will find it here.
-    fn of(&self, bucket: &Bucket) -> (Arc<Stock>, bool) {
-        let mut crowd = self.0.stocks.lock();
-        if let Some(stock) = crowd.by_bucket.get(bucket) {
-            return (Arc::clone(stock), true);
-        }
-        let (many, full) = (2 * crowd.left + FEW, crowd.by_bucket.len() >= STOCKS);
-        let just_now = crowd.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY);
-        if crowd.by_bucket.len() > many || (full && !just_now) {
-            crowd.looked = Some(Instant::now());
-            crowd
-                .by_bucket
-                .retain(|_bucket, stock| Arc::strong_count(stock) > 1 || stock.is_worth());
-            crowd.left = crowd.by_bucket.len();
-        }
-        let stock = Arc::<Stock>::default();
-        let room = crowd.by_bucket.len() < STOCKS;
-        if room {
-            crowd.by_bucket.insert(bucket.clone(), Arc::clone(&stock));
-        }
-        (stock, room)
-    }
-
-    fn failed(&self, error: &QueueError) {
-        tracing::debug!(error.kind = error.label(), error = %error, "a limit could not be looked at");
-        *self.0.failed.lock() = Some(Instant::now());
-    }
-
-    fn failed_just_now(&self) -> bool {
-        self.0.failed.lock().is_some_and(|at| at.elapsed() < LEFT_ALONE)
-    }
-}
-
-impl Stock {
-    /// Spends permits, or refuses, without the store. `None`: it must be asked.
-    fn decide(&self, need: u32) -> Option<Permits> {
-        let (mut holding, now) = (self.holding.lock(), Instant::now());
-        match holding.closed {
-            Some(Closed::Paused { ends, ask }) if now < ask => {
-                return Some(Permits::Paused(ends - now));
-            }
-            Some(Closed::Until { need: known, at }) if need >= known && now < at => {
-                return Some(Permits::Later(at - now));
-            }
-            Some(_) | None => {}
-        }
-        if holding.until.is_some_and(|until| now < until) && holding.left >= need {
-            holding.left -= need;
-            return Some(Permits::Granted(need));
-        }
-        None
-    }
-
-    /// What the store said to somebody who needs so many.
-    fn note(&self, said: Permits, need: u32, rate: Rate) {
-        let mut holding = self.holding.lock();
-        let now = Instant::now();
-        match said {
-            Permits::Granted(granted) => {
-                if holding.until.is_none_or(|until| until <= now) {
-                    holding.left = 0;
-                }
-                holding.left += granted.saturating_sub(need);
-                holding.until = Some(now + rate.per());
-                holding.closed = None;
-            }
-            Permits::Later(wait) => holding.closed = Some(Closed::Until { need, at: now + wait }),
-            Permits::Paused(left) => holding.closed = Some(Closed::paused(left)),
-        }
-    }
-
-    fn close(&self, closed: Closed) {
-        self.holding.lock().closed = Some(closed);
-    }
-
-    /// Permits that were taken and are not needed after all.
-    fn give_back(&self, permits: u32) {
-        self.holding.lock().left += permits;
-    }
-
-    /// Whether anything would be lost with it.
-    fn is_worth(&self) -> bool {
-        let (holding, now) = (self.holding.lock(), Instant::now());
-        let closed = match holding.closed {
-            Some(Closed::Until { at, .. }) => now < at,
-            Some(Closed::Paused { ask, .. }) => now < ask,
-            None => false,
-        };
-        closed || (holding.left > 0 && holding.until.is_some_and(|until| now < until))
+        let said = timeout(ASK_WITHIN, asked).await.unwrap_or(Err(QueueError::Timeout));
+        said.inspect_err(|error| self.stocks.failed(error)).ok()
     }
 }
 
@@ -400,7 +239,7 @@ impl MessagingService {
             Some(Permits::Paused(left)) => Some(left),
             Some(Permits::Later(_)) => {
                 let paused = limiter.pause(&pair, message, time).await;
-                if paused.as_ref().is_some_and(|paused| paused.begun) {
+                if let Some((_left, true)) = paused {
                     self.metrics.pair_paused();
                     audit::paused(sender, recipient);
                     tracing::warn!(
@@ -409,7 +248,7 @@ impl MessagingService {
                         "two clients sent each other more than limits.pair_messages: they are paused (`mcp-messaging pairs list`)"
                     );
                 }
-                paused.map(|paused| paused.left)
+                paused.map(|(left, _begun)| left)
             }
             None => None,
         };
@@ -440,8 +279,9 @@ mod tests {
 
     use async_trait::async_trait;
     use futures_util::{FutureExt, future::join_all};
+    use parking_lot::Mutex;
 
-    use super::*;
+    use super::{stocks::STOCKS, *};
     use crate::model::{ClientId, Tenant};
 
     /// Says what it is told to, and counts who asks.
@@ -564,7 +404,7 @@ mod tests {
         for number in 0..STOCKS {
             let bucket = Bucket::caller(&format!("default/{number}"));
             let (stock, _kept) = limiter.stocks.of(&bucket);
-            stock.close(Closed::paused(Duration::from_secs(9)));
+            stock.pause(Duration::from_secs(9));
         }
         let stranger = limiter.take_on_trust(Bucket::caller("default/zoe"), rate(400), 1);
         assert!(matches!(stranger.await, Some(Permits::Later(_))));
@@ -578,15 +418,5 @@ mod tests {
             assert_eq!(limiter.take(alice(), rate(20), 1).await, None);
         }
         assert_eq!(store.asked.load(Ordering::SeqCst), 1);
-    }
-
-    #[tokio::test]
-    async fn what_is_worth_nothing_takes_no_room() {
-        let (_store, limiter) = limiter();
-        for number in 0..3 * FEW {
-            let bucket = Bucket::caller(&format!("default/{number}"));
-            limiter.take(bucket, rate(1), 1).await; // a batch of one is spent at once
-        }
-        assert!(limiter.stocks.0.stocks.lock().by_bucket.len() <= 2 * FEW, "what was spent goes");
     }
 }
