@@ -10,6 +10,7 @@
 //! Not here: sleeping. The clock port decides what has expired; waiting is the caller's.
 
 mod directory;
+mod fate;
 mod keys;
 mod ledger;
 mod letter;
