@@ -8,7 +8,9 @@
 //! [`crate::messaging`].
 
 mod credentials;
+mod directory;
 mod error;
+mod ids;
 pub mod memory;
 mod permits;
 pub mod redis;
@@ -23,16 +25,17 @@ use async_trait::async_trait;
 pub use credentials::{
     CredentialStore, FIRST_GENERATION, InvalidKeyId, IssuedKey, KeyId, Revocations,
 };
+pub use directory::{ClientEntry, ClientPage, ClientQuery, DirectoryCursor, Profile};
 pub use error::{QueueError, Unreadable, Unready};
+pub use ids::{CallKey, IdempotencyKey, LeaseId, SessionKey, TaskId};
 pub use permits::{Bucket, LimitStore, Pair, Pause, Permits};
 pub use teams::{
     ContactPolicy, Ending, Invitation, KeptTeam, Member, Policy, Role, Team, TeamStore,
 };
 pub use types::{
-    Arrivals, Batch, Browsed, CallKey, ClientEntry, ClientPage, ClientQuery, DirectoryCursor,
-    FetchRequest, Fetched, IdempotencyKey, InboxStat, LeaseId, LedgerEntry, Limits, NewMessage,
-    Notice, Outcome, Peek, Presence, Profile, Sent, SentStatus, SessionKey, Stamp, Taken, Taking,
-    TaskId, TaskRecord, Topic, WaitState, Waiting,
+    Arrivals, Batch, Browsed, FetchRequest, Fetched, InboxStat, LedgerEntry, Limits, NewMessage,
+    Notice, Outcome, Peek, Presence, Sent, SentStatus, Stamp, Taken, Taking, TaskRecord, Topic,
+    WaitState, Waiting,
 };
 pub use wakeups::{Hub, Wakeups};
 
