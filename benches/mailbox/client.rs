@@ -139,6 +139,13 @@ fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
     bytes.windows(part.len()).position(|window| window == part)
 }
 
+/// The request, from the holder of a key.
+pub(crate) fn with_key(request: &[u8], key: &str) -> Vec<u8> {
+    let line = find(request, b"\r\n").map_or(0, |end| end + 2);
+    let (line, rest) = request.split_at(line);
+    [line, format!("Authorization: Bearer {key}\r\n").as_bytes(), rest].concat()
+}
+
 /// How requests are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {

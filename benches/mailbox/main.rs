@@ -9,6 +9,7 @@
 
 mod baseline;
 mod client;
+mod keys;
 mod options;
 mod process;
 mod report;
@@ -19,6 +20,7 @@ mod waiting;
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    slice::from_ref,
     time::Duration,
 };
 
@@ -35,7 +37,7 @@ use self::{
     options::{Options, Scenario, Store},
     process::Server,
     report::{Report, Sample},
-    rounds::{Asking, Load, Shape, Target},
+    rounds::{Asking, HOLDERS, Load, Shape, Target},
     waiting::Replicas,
 };
 
@@ -102,6 +104,8 @@ impl Bench {
         scenario!(mcp);
         scenario!(send);
         scenario!(sealed);
+        scenario!(keys);
+        scenario!(replicas);
         scenario!(ask);
         scenario!(wake_up);
         scenario!(idle);
@@ -140,7 +144,11 @@ impl Bench {
     }
 
     fn spike(&self, redis: &Server) -> Outcome<Server> {
-        let (own, workers) = (std::env::current_exe()?, self.options.workers.to_string());
+        Self::spike_with(redis, self.options.workers)
+    }
+
+    fn spike_with(redis: &Server, workers: usize) -> Outcome<Server> {
+        let (own, workers) = (std::env::current_exe()?, workers.to_string());
         Server::start(|port| {
             let mut command = Command::new(own);
             command.args(["--workers", &workers, "--serve-spike", &port.to_string()]);
@@ -203,7 +211,8 @@ impl Bench {
             return Ok(());
         }
         let (canned, memory) = (self.canned()?, self.mailbox(None).await?);
-        let target = |name, server, load| Target { name, server, redis: None, load };
+        let target =
+            |name, server, load| Target { name, servers: from_ref(server), redis: None, load };
         let targets = [
             target("canned answer", &canned, Load::Ping),
             target("ping", &memory, Load::Ping),
@@ -234,16 +243,24 @@ impl Bench {
             if !self.options.wants(scenario) {
                 continue;
             }
-            let target = |name, server, redis| Target { name, server, redis, load };
+            let target = |name, server, redis| {
+                let load = load.clone();
+                Target { name, servers: from_ref(server), redis, load }
+            };
             let mut targets = vec![target("spike", &spike, Some(&bare))];
             if self.options.with(Store::Redis) {
                 targets.push(target("mailbox in Redis", &mailbox, Some(&redis)));
-                let ping = |name, server| Target { name, server, redis: None, load: Load::Ping };
+                let ping = |name, server| Target {
+                    name,
+                    servers: from_ref(server),
+                    redis: None,
+                    load: Load::Ping,
+                };
                 targets.extend([ping("canned answer", &canned), ping("ping", &mailbox)]);
                 if load == Load::Send {
                     let load = Load::SendFromOne;
                     let (name, redis) = ("from one busy sender", Some(&redis));
-                    targets.push(Target { name, server: &mailbox, redis, load });
+                    targets.push(Target { name, servers: from_ref(&mailbox), redis, load });
                 }
             }
             if self.options.with(Store::Memory) {
@@ -278,8 +295,10 @@ impl Bench {
         let plain = self.mailbox(Some(&redis.0)).await?;
         let keys = [("MCP_MESSAGING__ENCRYPTION__KEYS", KEY)];
         let sealed = self.mailbox_with(Some(&redis.1), &keys).await?;
-        let load = Load::SendReceive;
-        let target = |name, server, redis| Target { name, server, redis: Some(redis), load };
+        let target = |name, server, redis| {
+            let load = Load::SendReceive;
+            Target { name, servers: from_ref(server), redis: Some(redis), load }
+        };
         let targets =
             [target("plain texts", &plain, &redis.0), target("sealed texts", &sealed, &redis.1)];
         let (title, shape) = ("send + receive, sealed", self.shape());
@@ -287,6 +306,100 @@ impl Bench {
         let ratio = |field: fn(&Sample) -> f64| sides[1].ratio(&sides[0], field);
         self.report.note("sealed / plain, server CPU", ratio(|s| s.server), "x");
         self.report.note("sealed / plain, Redis CPU", ratio(|s| s.redis), "x");
+        Ok(())
+    }
+
+    /// What it costs to check keys, against not to ask for them.
+    async fn keys(&mut self) -> Outcome<()> {
+        if !self.wants(Scenario::Keys, Store::Redis) {
+            return Ok(());
+        }
+        let redis = [Server::redis()?, Server::redis()?, Server::redis()?];
+        let master = keys::master(&self.product)?;
+        let asked = [("MCP_MESSAGING__AUTH__MODE", "key"), (keys::MASTERS, master.as_str())];
+        let servers = [
+            self.mailbox(Some(&redis[0])).await?,
+            self.mailbox_with(Some(&redis[1]), &asked).await?,
+            self.mailbox_with(Some(&redis[2]), &asked).await?,
+        ];
+        for server in &servers[1..] {
+            let ping = self.shape().dialect.request("ping", json!({}));
+            if Connection::open(server.address()).await?.call(&ping).await.is_ok() {
+                return Err("a server that is to ask for keys takes a request without one".into());
+            }
+        }
+        let one = keys::issue(&self.product, &master, &redis[1], &["k.*".to_owned()])?;
+        let holders: Vec<_> = (0..HOLDERS).map(rounds::holder).collect();
+        let each = keys::issue(&self.product, &master, &redis[2], &holders)?;
+        let target = |name, number: usize, keys: Vec<String>| Target {
+            name,
+            servers: from_ref(&servers[number]),
+            redis: Some(&redis[number]),
+            load: Load::SendWith(keys.into()),
+        };
+        let targets = [
+            target("no keys", 0, Vec::new()),
+            target("one key of all senders", 1, one),
+            target("256 keys, one of each sender", 2, each),
+        ];
+        let (title, shape) = ("send, 256 senders", self.shape());
+        let sides = rounds::report(&mut self.report, title, &targets, shape).await?;
+        for (side, which) in [(&sides[1], "one key"), (&sides[2], "256 keys")] {
+            let ratio = |field: fn(&Sample) -> f64| side.ratio(&sides[0], field);
+            self.report.note(&format!("{which} / none, server CPU"), ratio(|s| s.server), "x");
+            self.report.note(&format!("{which} / none, Redis CPU"), ratio(|s| s.redis), "x");
+        }
+        Ok(())
+    }
+
+    /// What a send costs where replicas share a Redis, against one that has it alone.
+    async fn replicas(&mut self) -> Outcome<()> {
+        /// Of each replica, on both sides: the machine that counts has two cores.
+        const WORKERS: usize = 1;
+        if !self.wants(Scenario::Replicas, Store::Redis) {
+            return Ok(());
+        }
+        let workers = [("MCP_MESSAGING__HTTP__WORKERS", &*WORKERS.to_string())];
+        let mut groups = Vec::new();
+        for (count, spike, mailbox) in [
+            (1, "spike, 1 replica", "mailbox, 1 replica"),
+            (2, "spike, 2 replicas", "mailbox, 2 replicas"),
+            (4, "spike, 4 replicas", "mailbox, 4 replicas"),
+        ] {
+            // A Redis for each number of them: what rests in one is no load on another.
+            let (bare, redis) = (self.redis_for_spike().await?, Server::redis()?);
+            let (mut spikes, mut mailboxes) = (Vec::new(), Vec::new());
+            for _ in 0..count {
+                spikes.push(Self::spike_with(&bare, WORKERS)?);
+                mailboxes.push(self.mailbox_with(Some(&redis), &workers).await?);
+            }
+            groups.extend([(spike, spikes, bare), (mailbox, mailboxes, redis)]);
+        }
+        let targets: Vec<_> = groups
+            .iter()
+            .map(|(name, servers, redis)| Target {
+                name,
+                servers,
+                redis: Some(redis),
+                load: Load::Send,
+            })
+            .collect();
+        let (title, shape) = ("send to replicas", self.shape());
+        let sides = rounds::report(&mut self.report, title, &targets, shape).await?;
+        for (own, count) in [(2, 2), (4, 4)] {
+            let growth = |side: usize, field: fn(&Sample) -> f64| {
+                let growth = sides[own + side].ratio(&sides[side], field);
+                (growth * 100.0).round() / 100.0 // as it is shown
+            };
+            let (spike, mailbox) = (growth(0, |s| s.server), growth(1, |s| s.server));
+            self.report.note(&format!("spike, {count} replicas / 1, server CPU"), spike, "x");
+            let what = format!("mailbox, {count} replicas / 1, server CPU");
+            self.report.verdict(&what, mailbox, spike, "x");
+            for (side, name) in [(0, "spike"), (1, "mailbox")] {
+                let what = format!("{name}, {count} replicas / 1, Redis CPU");
+                self.report.note(&what, growth(side, |s| s.redis), "x");
+            }
+        }
         Ok(())
     }
 
@@ -298,8 +411,12 @@ impl Bench {
         let spike = self.spike(&bare)?;
         let memory = self.mailbox(None).await?;
         let mailbox = self.mailbox(Some(&redis)).await?;
-        let target =
-            |name, server, redis, asking| Target { name, server, redis, load: Load::Ask(asking) };
+        let target = |name, server, redis, asking| Target {
+            name,
+            servers: from_ref(server),
+            redis,
+            load: Load::Ask(asking),
+        };
         let mut targets = vec![target("spike (two calls)", &spike, Some(&bare), Asking::TwoCalls)];
         if self.options.with(Store::Redis) {
             targets.push(target("mailbox in Redis", &mailbox, Some(&redis), Asking::OneCall));
@@ -369,7 +486,8 @@ impl Bench {
             let warm = Shape { rounds: 1, seconds: 0.5, ..self.shape() };
             for (server, redis) in [(&spike, &bare), (&mailbox, &redis)] {
                 let load = Load::Send;
-                let target = Target { name: "warm", server, redis: Some(redis), load };
+                let servers = from_ref(server);
+                let target = Target { name: "warm", servers, redis: Some(redis), load };
                 rounds::compare(&[target], warm).await?;
             }
             let report = &mut self.report;

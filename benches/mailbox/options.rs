@@ -30,7 +30,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub seconds: Option<f64>,
 
-    /// Worker threads of every server.
+    /// Worker threads of every server; `replicas` has servers with one each.
     #[arg(long, default_value_t = 2)]
     pub workers: usize,
 
@@ -73,6 +73,10 @@ pub(crate) enum Scenario {
     SendReceive,
     /// Send, then receive, with texts sealed in Redis.
     Sealed,
+    /// Send where keys are asked for: none, one for all senders, one for each.
+    Keys,
+    /// Send to one, two and four replicas on one Redis.
+    Replicas,
     /// A question and its answer.
     Ask,
     /// From a send on one replica to the waiter on another.

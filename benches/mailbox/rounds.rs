@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -11,16 +12,18 @@ use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
     Outcome,
-    client::{Connection, Dialect, text},
+    client::{Connection, Dialect, text, with_key},
     process::Server,
     report::{Report, Sample, Side},
 };
 
 /// Senders and recipients of a send that is spread.
 const CLIENTS: usize = 1024;
+/// Senders of a send with keys.
+pub(crate) const HOLDERS: usize = 256;
 
 /// What a round asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Load {
     /// `ping`.
     Ping,
@@ -30,6 +33,8 @@ pub(crate) enum Load {
     Send,
     /// One message, all of them from one sender.
     SendFromOne,
+    /// One message, in turn from each of [`HOLDERS`], who have these keys: none, one for all, or one each.
+    SendWith(Rc<[String]>),
     /// A message to an own inbox, and its receipt.
     SendReceive,
     /// The same on inboxes that hold a message, so many of them.
@@ -47,10 +52,15 @@ pub(crate) enum Asking {
     TwoCalls,
 }
 
-/// A server to be loaded.
+/// The id of such a sender.
+pub(crate) fn holder(number: usize) -> String {
+    format!("k.{number:03}")
+}
+
+/// What is loaded: a server, or replicas over which connections are spread.
 pub(crate) struct Target<'a> {
     pub name: &'static str,
-    pub server: &'a Server,
+    pub servers: &'a [Server],
     pub redis: Option<&'a Server>,
     pub load: Load,
 }
@@ -97,11 +107,12 @@ pub(crate) async fn report(
 
 async fn measure(target: &Target<'_>, shape: Shape, round: usize) -> Outcome<Sample> {
     let used = || -> Outcome<(f64, f64)> {
-        Ok((target.server.cpu()?, target.redis.map_or(Ok(0.0), Server::cpu)?))
+        let servers = target.servers.iter().map(Server::cpu).sum::<Outcome<f64>>()?;
+        Ok((servers, target.redis.map_or(Ok(0.0), Server::cpu)?))
     };
     let (server, redis) = used()?;
     let started = Instant::now();
-    let mut latencies = drive(target.server.address(), target.load, shape, round).await?;
+    let mut latencies = drive(target, shape, round).await?;
     let took = started.elapsed().as_secs_f64();
     sleep(Duration::from_millis(30)).await; // what is acknowledged after the last answer
     let (server_after, redis_after) = used()?;
@@ -114,22 +125,24 @@ async fn measure(target: &Target<'_>, shape: Shape, round: usize) -> Outcome<Sam
     Ok(sample)
 }
 
-/// Loads a server for a while. Answers the latency of each operation.
-async fn drive(address: SocketAddr, load: Load, shape: Shape, round: usize) -> Outcome<Vec<f64>> {
+/// Loads a target for a while. Answers the latency of each operation.
+async fn drive(target: &Target<'_>, shape: Shape, round: usize) -> Outcome<Vec<f64>> {
     let until = Instant::now() + Duration::from_secs_f64(shape.seconds);
     let mut workers = JoinSet::new();
-    let workers_wanted = match load {
+    let workers_wanted = match target.load {
         Load::Ask(_) => shape.connections / 2,
         Load::Ping
         | Load::ToolsList
         | Load::Send
         | Load::SendFromOne
+        | Load::SendWith(_)
         | Load::SendReceive
         | Load::Among(_) => shape.connections,
     };
     for number in 0..workers_wanted.max(1) {
+        let address = target.servers[number % target.servers.len()].address();
         let own = Own { address, dialect: shape.dialect, number, of: workers_wanted, round, until };
-        workers.spawn_local(own.work(load));
+        workers.spawn_local(own.work(target.load.clone()));
     }
     let mut latencies = Vec::new();
     while let Some(worker) = workers.join_next().await {
@@ -159,7 +172,7 @@ impl Own {
         let mut count = 0;
         while Instant::now() < self.until {
             let started = Instant::now();
-            let latency = match load {
+            let latency = match &load {
                 Load::Ping => self.fixed(&mut connection, "ping").await?,
                 Load::ToolsList => self.fixed(&mut connection, "tools/list").await?,
                 Load::Send | Load::SendFromOne => {
@@ -167,6 +180,17 @@ impl Own {
                     let from = if load == Load::Send { (to + 17) % CLIENTS } else { 0 };
                     let (from, to) = (format!("s-{from:04}"), format!("r-{to:04}"));
                     let request = self.dialect.send(&from, &to, &text(count as u64));
+                    queued(&connection.call(&request).await?)?;
+                    started.elapsed()
+                }
+                Load::SendWith(keys) => {
+                    let to = (count * self.of + self.number) % CLIENTS;
+                    let from = (to + 17) % HOLDERS;
+                    let (sender, to) = (holder(from), format!("r-{to:04}"));
+                    let mut request = self.dialect.send(&sender, &to, &text(count as u64));
+                    if let Some(key) = keys.get(from % keys.len().max(1)) {
+                        request = with_key(&request, key);
+                    }
                     queued(&connection.call(&request).await?)?;
                     started.elapsed()
                 }
@@ -184,7 +208,7 @@ impl Own {
                     latency
                 }
                 Load::Among(inboxes) => {
-                    let inbox = format!("many-{}", (count * self.of + self.number) % inboxes);
+                    let inbox = format!("many-{}", (count * self.of + self.number) % *inboxes);
                     let peer = self.peer(count);
                     let request = self.dialect.send(&peer, &inbox, &text(count as u64));
                     queued(&connection.call(&request).await?)?;
@@ -196,7 +220,7 @@ impl Own {
                     }
                     latency
                 }
-                Load::Ask(asking) => return self.ask(connection, asking).await,
+                Load::Ask(asking) => return self.ask(connection, *asking).await,
             };
             latencies.push(micros(latency));
             count += 1;

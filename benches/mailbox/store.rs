@@ -1,6 +1,9 @@
 //! What grows: the depth of an inbox, the number of inboxes, the memory of Redis.
 
-use std::time::{Duration, Instant};
+use std::{
+    slice::from_ref,
+    time::{Duration, Instant},
+};
 
 use fred::{
     clients::Client,
@@ -108,7 +111,7 @@ pub(crate) async fn inboxes(
     }
     let target = |name, (server, redis, count)| Target {
         name,
-        server,
+        servers: from_ref(server),
         redis: Some(redis),
         load: Load::Among(count),
     };
