@@ -2,12 +2,14 @@
 //!
 //! The store keeps one bucket for each of them, so that all replicas share it. A replica takes a batch of
 //! permits at a time ([`Rate::batch`]: a twentieth) and spends them without asking again; it gives none back.
-//! What it did not spend within the time of the rate, it lets go. So with R replicas somebody may get up to R
-//! batches more at once than the burst, or be refused that much too early. Where a batch is one permit, the limit
-//! is exact.
+//! What it did not spend within the time of the rate, it lets go.
 //!
 //! Most agents send now and then, and find no batch. Nobody waits twice for the store because of that: one call
-//! goes on while the store is asked, unless it needs more than a batch or the limit is exact.
+//! goes on while the store is asked, unless it needs more than a batch or the limit is exact. What it was trusted
+//! with in vain is paid for before anything else is.
+//!
+//! So with R replicas somebody may get up to 2R batches more at once than the burst, or be refused that much too
+//! early. Where a batch is one permit, the limit is exact.
 //!
 //! Permits are spent by what is sent, whether or not it is accepted. What only reads spends none: it changes
 //! nothing, and the calls that run at once are bounded anyway ([`Waiters`](super::Waiters)).
@@ -100,11 +102,16 @@ impl Limiter {
         }
         // What nobody keeps would be trusted for ever.
         let trusted = kept && rate.batch() > 1 && need <= rate.batch();
-        if trusted && let Ok(asking) = Arc::clone(&stock.asking).try_lock_owned() {
+        if trusted
+            && let Ok(asking) = Arc::clone(&stock.asking).try_lock_owned()
+            && stock.owes() == 0
+        {
             let limiter = self.clone();
             self.tasks.spawn(async move {
-                if limiter.ask(&bucket, &stock, rate, need).await.is_none() {
-                    limiter.metrics.limit_unchecked();
+                match limiter.ask(&bucket, &stock, rate, need).await {
+                    Some(Permits::Granted(_)) => {}
+                    Some(Permits::Later(_) | Permits::Paused(_)) => stock.owe(need, rate),
+                    None => limiter.metrics.limit_unchecked(),
                 }
                 drop(asking);
             });
@@ -139,8 +146,10 @@ impl Limiter {
 
     /// Takes a batch out of the store, or notes why there is none. `None`: the store did not say.
     async fn ask(&self, bucket: &Bucket, stock: &Stock, rate: Rate, need: u32) -> Option<Permits> {
-        let want = need.max(rate.batch());
-        let said = self.hear(self.store.permits(bucket, rate, need, want)).await?;
+        // Of what is owed, what a full bucket has.
+        let all = need.saturating_add(stock.owes()).min(need.max(rate.burst()));
+        let want = all.max(rate.batch());
+        let said = self.hear(self.store.permits(bucket, rate, all, want)).await?;
         stock.note(said, need, rate);
         Some(match said {
             Permits::Granted(_batch) => Permits::Granted(need),
@@ -420,3 +429,6 @@ mod tests {
         assert_eq!(store.asked.load(Ordering::SeqCst), 1);
     }
 }
+
+#[cfg(test)]
+mod trust;

@@ -93,14 +93,17 @@ pub(super) struct Stock {
 #[derive(Default)]
 struct Holding {
     left: u32,
-    /// Until then `left` is good.
+    /// Went on trust, and were not there. Then none are left.
+    owed: u32,
+    /// Until then `left` and `owed` hold.
     until: Option<Instant>,
     closed: Option<Closed>,
 }
 
 impl Holding {
-    fn good(&self, now: Instant) -> u32 {
-        if self.until.is_some_and(|until| now < until) { self.left } else { 0 }
+    /// What is left, and what is owed.
+    fn good(&self, now: Instant) -> (u32, u32) {
+        if self.until.is_some_and(|until| now < until) { (self.left, self.owed) } else { (0, 0) }
     }
 }
 
@@ -138,7 +141,7 @@ impl Stock {
         if let Some(refusal) = holding.closed.and_then(|closed| closed.refusal(need, now)) {
             return Some(refusal);
         }
-        if holding.good(now) < need {
+        if holding.good(now).0 < need {
             return None;
         }
         holding.left -= need;
@@ -150,12 +153,31 @@ impl Stock {
         let (mut holding, now) = (self.holding.lock(), Instant::now());
         match said {
             Permits::Granted(granted) => {
-                let left = holding.good(now) + granted.saturating_sub(need);
-                *holding = Holding { left, until: Some(now + rate.per()), closed: None };
+                let (left, owed) = holding.good(now);
+                let spare = granted.saturating_sub(need);
+                let paid = spare.min(owed);
+                let (left, owed) = (left + spare - paid, owed - paid);
+                *holding = Holding { left, owed, until: Some(now + rate.per()), closed: None };
             }
             Permits::Later(wait) => holding.closed = Some(Closed::Until { need, at: now + wait }),
             Permits::Paused(left) => holding.closed = Some(Closed::paused(left)),
         }
+    }
+
+    /// So many went on trust, and the store refused them.
+    pub(super) fn owe(&self, permits: u32, rate: Rate) {
+        let (mut holding, now) = (self.holding.lock(), Instant::now());
+        let (left, _owed) = holding.good(now);
+        holding.left = left.saturating_sub(permits);
+        if permits > left {
+            holding.owed = permits - left;
+            holding.until = Some(now + rate.per()); // by then there is more than a batch again
+        }
+    }
+
+    /// So many must be paid for before anything else.
+    pub(super) fn owes(&self) -> u32 {
+        self.holding.lock().good(Instant::now()).1
     }
 
     /// It was paused just now.
@@ -171,7 +193,7 @@ impl Stock {
     /// Whether anything would be lost with it.
     fn is_worth(&self) -> bool {
         let (holding, now) = (self.holding.lock(), Instant::now());
-        holding.good(now) > 0
+        holding.good(now) != (0, 0)
             || holding.closed.is_some_and(|closed| closed.refusal(u32::MAX, now).is_some())
     }
 }
