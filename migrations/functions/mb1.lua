@@ -1,5 +1,5 @@
 #!lua name=mb1
--- mb1: the mailbox, contract 1. rev: 13
+-- mb1: the mailbox, contract 1. rev: 14
 -- Every operation of the store is one of these functions, on the keys of one hash slot. They are
 -- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
 -- QueueBackend (src/queue/mod.rs).
@@ -7,7 +7,7 @@
 -- Redis does not roll back a function that fails half way. So every check runs before the first
 -- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
 -- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
-local REVISION = 13
+local REVISION = 14
 local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
 local DROP_MAX = 512       -- expired messages dropped from the head in one call
 local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
@@ -100,13 +100,14 @@ local function owed(packed)
   return read(OWED, packed)
 end
 local function pack_owed(look_up, entries, pauses) return pack(OWED, look_up, entries, pauses) end
--- Up to revision 12 the counters were others, and the rest were fields of their own. What they left is read, and
--- replaced with the next write.
+-- Up to revision 12 the counters were others, none of them of messages, and the rest were fields of their own. What they
+-- left is read, and replaced with the next write.
 local OLD = { 'sn', 'wu', 'wx', 'lx', 'ln', 'pn' }
 local function old_counters(packed, m)
   local b, stamp, e, k, ac, lc, dn, mt = read('>dddddddB', packed)
   local f = call('HMGET', m, unpack(OLD))
-  return { k = k, sn = num(f[1]), wu = num(f[2]), wx = num(f[3]), n = 0, b = b, s = stamp, e = e, ac = ac, lc = lc, dn = dn, mt = mt,
+  local n = call('LLEN', sub(m, 1, -2) .. 'q') / 2
+  return { k = k, sn = num(f[1]), wu = num(f[2]), wx = num(f[3]), n = n, b = b, s = stamp, e = e, ac = ac, lc = lc, dn = dn, mt = mt,
            old = pack_owed(num(f[4]), num(f[5]), num(f[6])) }
 end
 local function counters(packed, m)

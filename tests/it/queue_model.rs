@@ -11,11 +11,12 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use mcp_messaging::{
     model::{Message, MessageId, MessageState},
     queue::{
         Browsed, FetchRequest, Fetched, LeaseId, NewMessage, Outcome, Presence, QueueError, Sent,
-        Stamp, Taken, TaskRecord,
+        Stamp, Taken, TaskRecord, Wakeups,
     },
 };
 use proptest::{prelude::*, test_runner::TestRunner};
@@ -103,9 +104,36 @@ struct Side<'a> {
     tasks: Vec<TaskRecord>,
     /// What it handed out, and how often unmarked.
     handed: BTreeMap<MessageId, u32>,
+    /// Of every inbox.
+    watches: Vec<Wakeups>,
+    /// What a fetch of each inbox would find.
+    fetchable: Vec<u64>,
 }
 
-impl Side<'_> {
+impl<'a> Side<'a> {
+    async fn of(store: &'a Backend, names: &[String]) -> Self {
+        let (batches, tasks, handed) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (mut watches, fetchable) = (Vec::new(), vec![0; names.len()]);
+        for name in names {
+            watches.push(store.watching(name).await);
+        }
+        Self { store, batches, tasks, handed, watches, fetchable }
+    }
+
+    /// Whoever sleeps where a fetch finds more than before is woken.
+    async fn wakes(&mut self, names: &[String], op: &Op) {
+        for (index, name) in names.iter().enumerate() {
+            let peek = self.store.peek(&inbox(name)).await.unwrap();
+            let fetchable = if peek.leased > 0 { 0 } else { peek.queued };
+            let before = std::mem::replace(&mut self.fetchable[index], fetchable);
+            let watch = &mut self.watches[index];
+            if fetchable > before {
+                assert!(watch.next_within(secs(5)).await, "nobody was woken after {op:?}");
+            }
+            while watch.next().now_or_never().is_some() {}
+        }
+    }
+
     fn note(&mut self, message: &Message) -> String {
         *self.handed.entry(message.id).or_default() += u32::from(!message.redelivered);
         told(message)
@@ -389,12 +417,13 @@ async fn same_history(one: &Backend, other: &Backend, ops: &[Op], mut meanwhile:
         leases: Vec::new(),
         accepted: BTreeSet::new(),
     };
-    let side =
-        |store| Side { store, batches: Vec::new(), tasks: Vec::new(), handed: BTreeMap::new() };
-    let mut sides = [side(one), side(other)];
+    let mut sides = [Side::of(one, &script.names).await, Side::of(other, &script.names).await];
     for op in ops {
         meanwhile();
         step(&mut script, &mut sides, op).await;
+        for side in &mut sides {
+            side.wakes(&script.names, op).await;
+        }
     }
     meanwhile();
     for side in &mut sides {
@@ -406,7 +435,12 @@ async fn same_history(one: &Backend, other: &Backend, ops: &[Op], mut meanwhile:
 fn same_histories(cases: u32, meanwhile: impl Fn(&mut Talk)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let redis = runtime.block_on(redis_backend()); // one for all: names are unique per history
-    let config = ProptestConfig { cases, failure_persistence: None, ..Default::default() };
+    let config = ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_time: 30_000,
+        ..Default::default()
+    };
     let talk = RefCell::new(redis.redis().talk());
     TestRunner::new(config)
         .run(&prop::collection::vec(op(), 1..120), |ops| {
