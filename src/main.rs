@@ -1,7 +1,7 @@
 //! The `mcp-messaging` command.
 
 use std::{
-    io::{Read, Write},
+    io::{IsTerminal, Read, Write},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -14,7 +14,10 @@ use mcp_messaging::{
     outside::{self, Endpoint, Hook, InvalidEndpoint, Letter, Pace, Questions, Told},
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
 
 /// Exit code for what is not there yet: `EX_TEMPFAIL`.
 const TRY_AGAIN: u8 = 75;
@@ -73,7 +76,7 @@ enum Command {
     /// Joins a team by a code, and prints the key that comes of it, once.
     Join {
         /// The mailbox, such as <http://localhost:8123>.
-        #[arg(long)]
+        #[arg(long, env = "MCP_MESSAGING_URL")]
         url: String,
         /// The join code. Better by the environment: arguments are seen by others.
         #[arg(long, env = "MCP_MESSAGING_CODE", hide_env_values = true)]
@@ -172,7 +175,7 @@ enum Command {
 #[derive(Args)]
 struct Place {
     /// The mailbox, such as <http://localhost:8123/mcp>.
-    #[arg(long)]
+    #[arg(long, env = "MCP_MESSAGING_URL")]
     url: String,
     /// A credential, sent as `Authorization: Bearer`: the doctor's must be one for `doctor.*`, the demo's for `demo.*`.
     /// Better by the environment: arguments are seen by others.
@@ -336,7 +339,7 @@ fn doctor(
         name,
         readers: readers.into(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let diagnosis = runtime.block_on(outside::examine(&questions));
     say(&if json { serde_json::to_string_pretty(&diagnosis)? } else { diagnosis.to_string() });
     Ok(if diagnosis.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -344,7 +347,7 @@ fn doctor(
 
 fn demo(place: &Place, rate: f64, seconds: Option<u64>) -> Looked {
     let (endpoint, lasts) = (place.endpoint(&place.url, None)?, seconds.map(Duration::from_secs));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
@@ -358,7 +361,7 @@ fn demo(place: &Place, rate: f64, seconds: Option<u64>) -> Looked {
 
 fn join(url: &str, code: &str, client: Option<&str>, authority: Option<&Path>) -> Looked {
     let endpoint = Endpoint::new(url, None, authority)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     Ok(match runtime.block_on(outside::join(&endpoint, code, client)) {
         Ok(joined) => {
             eprintln!("{}", joined.told);
@@ -372,6 +375,10 @@ fn join(url: &str, code: &str, client: Option<&str>, authority: Option<&Path>) -
     })
 }
 
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
 /// What is to be sent.
 fn text_of(given: Option<&str>) -> Result<String, Box<dyn std::error::Error>> {
     match given {
@@ -382,7 +389,7 @@ fn text_of(given: Option<&str>) -> Result<String, Box<dyn std::error::Error>> {
 
 fn send(desk: &Desk, letter: &Letter, json: bool) -> Looked {
     let endpoint = desk.endpoint()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     Ok(match runtime.block_on(outside::send(&endpoint, letter)) {
         Ok((said, done)) => {
             say(&said.shown(json));
@@ -394,7 +401,7 @@ fn send(desk: &Desk, letter: &Letter, json: bool) -> Looked {
 
 fn inbox(desk: &Desk, wait: u64, json: bool) -> Looked {
     let endpoint = desk.endpoint()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let wait = Duration::from_secs(wait);
     let received = outside::receive(&endpoint, desk.client.as_deref(), wait, |said| {
         let mut out = std::io::stdout().lock();
@@ -419,9 +426,12 @@ fn hook(desk: &Desk, wait: u64, rewake: bool, state: Option<&Path>) -> Looked {
         rewake,
         state: state.join("mcp-messaging").join("hooks"),
     };
+    if std::io::stdin().is_terminal() {
+        return Err("hook: a host runs this, and hands the event over on standard input".into());
+    }
     let mut event = Vec::new();
     std::io::stdin().lock().read_to_end(&mut event)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     Ok(match runtime.block_on(hook.run(&event)) {
         Ok(Told::Nothing) => ExitCode::SUCCESS,
         Ok(Told::Answer(text)) => {

@@ -16,7 +16,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::client::{Endpoint, Failure};
@@ -202,17 +202,15 @@ impl Hook {
 
     /// Waits for mail. The mailbox may come and go meanwhile.
     async fn wait(&self, known: Option<&str>) -> Option<Mail> {
-        let until = Instant::now() + self.wait;
-        timeout(self.wait, async {
+        let listening = async {
             loop {
                 if let Ok(mail) = self.listen(known).await {
                     return mail;
                 }
-                sleep(REST.min(until.saturating_duration_since(Instant::now()))).await;
+                sleep(REST).await;
             }
-        })
-        .await
-        .ok()
+        };
+        timeout(self.wait, listening).await.ok()
     }
 
     async fn listen(&self, known: Option<&str>) -> Result<Mail, Failure> {

@@ -150,7 +150,7 @@ async fn an_authorization_server_must_be_the_one_that_was_configured_and_answer_
         assert!(doubts(away).await.contains("HTTP 302"), "a redirect {what} is not followed");
     }
     let large = |issuer: &Issuer| issuer.answers(KEYS, 200, "", &" ".repeat(300 * 1024));
-    assert!(doubts(large).await.contains("length limit exceeded"));
+    assert!(doubts(large).await.contains("an answer of more than 262144 bytes"));
     let html = |issuer: &Issuer| issuer.answers(KEYS, 200, "", "<html>");
     assert!(doubts(html).await.contains("not a JWK set"));
     let empty = |issuer: &Issuer| issuer.publishes(&[]);
