@@ -169,12 +169,12 @@ def gets_mail_meanwhile(peer, then):
 class Host:
     """A host in a new home, with a new project whose `events` start the hook."""
 
-    def __init__(self, check, events, options=(), **more):
+    def __init__(self, check, events, options="", **more):
         self.home, self.model, self.url = check.home, check.model, check.url
         self.project = check.home / "project"
         self.project.mkdir()
         command = [check.binary, "hook", "--url", check.url, "--client", check.peer.agent]
-        hook = {"type": "command", "command": shlex.join([*command, *options])} | more
+        hook = {"type": "command", "command": f"{shlex.join(command)} {options}"} | more
         self.hooks = {"hooks": {event: [{"hooks": [hook]}] for event in events}}
         # Nothing of this machine's user: no configuration, no account.
         self.environment = {"PATH": os.environ["PATH"], "HOME": str(check.home)}
@@ -399,11 +399,37 @@ def no_mailbox(check, host):
     assert all(one[3].strip() and one[3].strip().count("\n") == 0 for one in said), said
 
 
+def late_mail(check, host):
+    """mail that comes while the hook waits at its stop: it goes on in place of resting"""
+    check.thinks(obeys(check.peer))
+
+    def write_late():
+        until(check.hooks_that_wait, "no hook waits")
+        time.sleep(1)  # it looked, and found nothing
+        check.peer.write()
+
+    late = threading.Thread(target=write_late)
+    late.start()
+    host(check, ["Stop"], "--wait 10", timeout=90).run()
+    late.join()
+    assert check.turns() == 3, check.turns()
+    check.peer.check_all_taken()
+
+
+def unattended(check, host):
+    """a hook that wakes, without a terminal: with the shell's help it tells what is there, and holds nothing up"""
+    check.thinks(gets_mail_meanwhile(check.peer, obeys(check.peer)))
+    options = """$([ "$CLAUDE_CODE_SESSION_ATTENDED" = 0 ] || echo --wait 3000) --rewake"""
+    host(check, ["Stop"], options, asyncRewake=True, timeout=3600).run()
+    assert check.turns() == 3, check.turns()
+    check.peer.check_all_taken()
+
+
 def woken(check, host):
     """a session that idles in a terminal is woken by mail, and by the next one too"""
     check.thinks(obeys(check.peer))
     took = []
-    session = host(check, ["Stop"], ["--wait", "60", "--rewake"], asyncRewake=True)
+    session = host(check, ["Stop"], "--wait 3000 --rewake", asyncRewake=True, timeout=3600)
     with session.idling():
         until(check.mailbox.has_shown_its_tools, "it did not connect")
         for _ in range(2):
@@ -425,13 +451,16 @@ CHECKS = {
         mail_meanwhile,
         no_mail,
         ignored,
+        late_mail,
         mail_before("SessionStart"),
         mail_before("UserPromptSubmit"),
         no_mailbox,
+        unattended,
     ],
     Codex: [
         mail_meanwhile,
         ignored,
+        late_mail,
         mail_before("SessionStart"),
         mail_before("UserPromptSubmit"),
     ],
