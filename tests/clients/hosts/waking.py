@@ -19,6 +19,7 @@ import pty
 import re
 import shlex
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -177,7 +178,8 @@ class Host:
         hook = {"type": "command", "command": f"{shlex.join(command)} {options}"} | more
         self.hooks = {"hooks": {event: [{"hooks": [hook]}] for event in events}}
         # Nothing of this machine's user: no configuration, no account.
-        self.environment = {"PATH": os.environ["PATH"], "HOME": str(check.home)}
+        home = str(check.home)
+        self.environment = {"PATH": os.environ["PATH"], "HOME": home, "TMPDIR": home}
         self.environment |= {"TERM": "xterm-256color", "LANG": "C.UTF-8"}
         self.configure()
 
@@ -326,6 +328,9 @@ class Check:
         return self
 
     def __exit__(self, *_):
+        for pid in self.hooks_that_wait():  # a host that was killed may leave one behind
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
         self.ends.close()
 
     def thinks(self, script):
@@ -341,10 +346,11 @@ class Check:
         return self.peer.id in text and "get_messages" in text
 
     def hooks_that_wait(self):
+        """The ids of their processes: nobody else knows the agent's id."""
         listed = subprocess.run(
-            ["ps", "-axo", "command="], capture_output=True, text=True, check=True
+            ["ps", "-axo", "pid=,command="], capture_output=True, text=True, check=True
         ).stdout
-        return [line for line in listed.splitlines() if self.peer.agent in line]
+        return [int(line.split()[0]) for line in listed.splitlines() if self.peer.agent in line]
 
 
 def mail_meanwhile(check, host):
