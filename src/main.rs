@@ -154,6 +154,10 @@ enum Command {
         /// Wake an idle session: for a hook with `asyncRewake` of Claude Code.
         #[arg(long)]
         rewake: bool,
+        /// What Claude Code says of a run without a terminal: 0. There no session idles, and the run would last as long as
+        /// its hook.
+        #[arg(long, env = "CLAUDE_CODE_SESSION_ATTENDED", hide = true)]
+        attended: Option<String>,
         /// Where it is kept what a session was told, in place of ~/.local/state.
         #[arg(long, env = "XDG_STATE_HOME", value_name = "DIRECTORY", hide_env = true)]
         state: Option<PathBuf>,
@@ -253,8 +257,9 @@ fn main() -> ExitCode {
             Some(text_of(text.as_deref()).and_then(|text| send(desk, &letter(text), *json)))
         }
         Some(Command::Inbox { desk, wait, json }) => Some(inbox(desk, *wait, *json)),
-        Some(Command::Hook { desk, wait, rewake, state }) => {
-            Some(hook(desk, *wait, *rewake, state.as_deref()))
+        Some(Command::Hook { desk, wait, rewake, attended, state }) => {
+            let idles = !(*rewake && attended.as_deref() == Some("0"));
+            Some(hook(desk, if idles { *wait } else { 0 }, *rewake, state.as_deref()))
         }
         Some(
             Command::Serve

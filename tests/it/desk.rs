@@ -264,6 +264,21 @@ async fn a_hook_that_waits_wakes_its_agent_when_mail_comes_on_another_replica() 
 }
 
 #[tokio::test]
+async fn where_no_session_idles_a_hook_that_would_wake_it_does_not_wait() {
+    let site = Store::Memory.open().await;
+    let shell = Shell::of(site.here(), "bob").with("CLAUDE_CODE_SESSION_ATTENDED", "0");
+    // The command would be given up by this test before it had waited so long.
+    shell.hook("Stop", "s", &["--wait", "3000", "--rewake"]).await.quiet();
+    site.here().agent("alice").send("bob", "x").await;
+    assert_eq!(shell.hook("Stop", "s", &["--wait", "3000", "--rewake"]).await.code, 2);
+    let attended = shell.with("CLAUDE_CODE_SESSION_ATTENDED", "1");
+    let waiting = attended.start(&["hook", "--wait", "40", "--rewake"], &at("Stop", "s"));
+    site.here().counts("mcp_messaging_listeners", 1).await;
+    site.here().agent("alice").send("bob", "y").await;
+    assert_eq!(ended(waiting).await.code, 2);
+}
+
+#[tokio::test]
 async fn a_hook_waits_on_while_its_server_is_away() {
     let site = Store::Redis.open().await;
     let mut there = Replica::on(&site.redis().unwrap().url()).await;
