@@ -12,18 +12,23 @@ use crate::{
     queue::{InboxStat, QueueError},
 };
 
-/// Inboxes of one call: Redis is held up for less than a millisecond.
-const CALL: u64 = 64;
-/// Buckets that are asked at once.
-const AT_ONCE: usize = 16;
-/// A round of calls is followed by a pause of so many times its own length, so that a survey takes at
-/// most a tenth of Redis' time, however much there is to count.
-const PAUSES: u32 = 9;
+/// Inboxes of one call: Redis is held up for less than a millisecond. Calls go one by one, because Redis serves nobody
+/// else between those that came together.
+const CALL: u32 = 64;
+/// A call is followed by a pause of so many times its own length, so that a survey takes at most a twentieth of
+/// Redis' time, however much there is to count.
+const PAUSES: u32 = 19;
+/// The longest pause after a call that counted all it may; one that counted less pauses less. What took longer
+/// was none of Redis' time but the way to it.
+const PAUSE: Duration = Duration::from_millis(30);
+/// The longest one after a ledger was looked up.
+const LONG_PAUSE: Duration = Duration::from_secs(1);
 /// Senders of one survey whose ledgers are looked up because they have not come to do so.
 const LOOK_UPS: usize = 32;
 
-/// Inboxes of one call of a list.
+/// Inboxes of one call of a list, and buckets that are asked at once for it.
 const LISTED: u64 = 256;
+const AT_ONCE: usize = 16;
 
 /// What a call counted.
 struct Counted {
@@ -33,12 +38,18 @@ struct Counted {
     next: Option<(u8, u64)>,
 }
 
-/// Works, and rests after it.
-async fn paced<T>(work: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
-    let started = Instant::now();
-    let done = work.await?;
-    tokio::time::sleep((started.elapsed() * PAUSES).min(Duration::from_secs(1))).await;
-    Ok(done)
+impl Counted {
+    /// How long Redis is to be left alone after it.
+    fn pause(&self) -> Duration {
+        let Survey { inboxes, waiting, active, away, .. } = self.part;
+        let looked_at = u32::try_from(inboxes.max(waiting + active + away)).unwrap_or(CALL);
+        let looked_at = if self.next.is_some() { CALL } else { looked_at.min(CALL) };
+        PAUSE * looked_at / CALL
+    }
+}
+
+async fn rest_after(began: Instant, most: Duration) {
+    tokio::time::sleep((began.elapsed() * PAUSES).min(most)).await;
 }
 
 impl RedisQueue {
@@ -46,26 +57,27 @@ impl RedisQueue {
         let (mut all, mut overdue) = (Survey::default(), Vec::new());
         let mut todo: Vec<(u8, u64)> = (0..=u8::MAX).map(|bucket| (bucket, 0)).collect();
         let mut held_until = Instant::now();
-        while !todo.is_empty() {
+        while let Some((bucket, offset)) = todo.pop() {
             if held_until <= Instant::now() {
                 if !self.hold_survey(lease).await? {
                     return Ok(None);
                 }
                 held_until = Instant::now() + lease / 3;
             }
-            let round = todo.split_off(todo.len().saturating_sub(AT_ONCE));
-            let calls = round.into_iter().map(|(bucket, offset)| self.survey_some(bucket, offset));
-            for counted in paced(try_join_all(calls)).await? {
-                all.add(&counted.part);
-                overdue.extend(counted.overdue);
-                todo.extend(counted.next);
-            }
+            let began = Instant::now();
+            let counted = self.survey_some(bucket, offset).await?;
+            rest_after(began, counted.pause()).await;
+            all.add(&counted.part);
+            overdue.extend(counted.overdue);
+            todo.extend(counted.next);
         }
         // What they sent has expired, or was acknowledged: whoever counts finds out in their place, so that
         // an expiry is seen although its sender does not come back. All of them have their turn by chance.
         let chosen: Vec<_> = overdue.choose_multiple(&mut rand::rng(), LOOK_UPS).collect();
         for sender in chosen {
-            paced(self.look_up(sender)).await?;
+            let began = Instant::now();
+            self.look_up(sender).await?;
+            rest_after(began, LONG_PAUSE).await;
         }
         Ok(Some(all))
     }
@@ -116,7 +128,7 @@ impl RedisQueue {
 
     /// Counts some inboxes of a bucket.
     async fn survey_some(&self, bucket: u8, offset: u64) -> Result<Counted, QueueError> {
-        let args = vec![count(offset), count(CALL), millis(Survey::ACTIVE)];
+        let args = vec![count(offset), count(u64::from(CALL)), millis(Survey::ACTIVE)];
         let keys = vec![text(&keys::index(bucket))];
         let mut answer = Answer::new(self.call(Operation::Survey, bucket, keys, args).await?)?;
         let next = u64::try_from(answer.integer()?).ok().map(|offset| (bucket, offset));
