@@ -314,10 +314,7 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("mcp-messaging: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
 }
 
@@ -373,10 +370,7 @@ fn join(url: &str, code: &str, client: Option<&str>, authority: Option<&Path>) -
             say(joined.key.expose_secret());
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            eprintln!("mcp-messaging: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     })
 }
 
