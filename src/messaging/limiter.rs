@@ -290,8 +290,11 @@ mod tests {
     use futures_util::{FutureExt, future::join_all};
     use parking_lot::Mutex;
 
-    use super::{stocks::STOCKS, *};
-    use crate::model::{ClientId, Tenant};
+    use super::{
+        bowl::{Bowl, limiter_on},
+        stocks::STOCKS,
+        *,
+    };
 
     /// Says what it is told to, and counts who asks.
     #[derive(Default)]
@@ -301,14 +304,8 @@ mod tests {
     }
 
     #[async_trait]
-    impl LimitStore for Store {
-        async fn permits(
-            &self,
-            _: &Bucket,
-            _: Rate,
-            _: u32,
-            want: u32,
-        ) -> Result<Permits, QueueError> {
+    impl Bowl for Store {
+        async fn permits(&self, _: Rate, _: u32, want: u32) -> Result<Permits, QueueError> {
             self.asked.fetch_add(1, Ordering::SeqCst);
             tokio::task::yield_now().await;
             let says = *self.says.lock();
@@ -317,33 +314,12 @@ mod tests {
                 Permits::Later(_) | Permits::Paused(_) => Ok(says),
             })
         }
-        async fn pause(
-            &self,
-            _: &Pair,
-            _: Duration,
-            _: &ClientId,
-        ) -> Result<(Duration, bool), QueueError> {
-            Err(QueueError::Timeout)
-        }
-        async fn lift(&self, _: &Pair) -> Result<bool, QueueError> {
-            Err(QueueError::Timeout)
-        }
-        async fn paused_pairs(&self, _: &Tenant) -> Result<Vec<(Pair, Duration)>, QueueError> {
-            Err(QueueError::Timeout)
-        }
-        async fn pauses(&self, _: &Inbox) -> Result<Vec<Pause>, QueueError> {
-            Err(QueueError::Timeout)
-        }
-        async fn pauses_told(&self, _: &Inbox, _: &[Pause]) -> Result<(), QueueError> {
-            Err(QueueError::Timeout)
-        }
     }
 
     fn limiter() -> (Arc<Store>, Limiter) {
         let store = Arc::<Store>::default();
-        let way = Arc::<Store>::clone(&store);
-        let (tasks, metrics) = (TaskTracker::new(), Arc::new(Metrics::new().unwrap()));
-        (store, Limiter::new(way, SendLimits::default(), Stocks::default(), tasks, metrics))
+        let limiter = limiter_on(&store);
+        (store, limiter)
     }
 
     fn rate(burst: u32) -> Rate {
@@ -430,5 +406,7 @@ mod tests {
     }
 }
 
+#[cfg(test)]
+mod bowl;
 #[cfg(test)]
 mod trust;

@@ -5,8 +5,10 @@ use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, advance};
 
-use super::*;
-use crate::model::{ClientId, Tenant};
+use super::{
+    bowl::{Bowl, limiter_on},
+    *,
+};
 
 const REPLICAS: u32 = 2;
 const BURST: u32 = 400;
@@ -24,44 +26,12 @@ impl Store {
 }
 
 #[async_trait]
-impl LimitStore for Store {
-    async fn permits(
-        &self,
-        _: &Bucket,
-        rate: Rate,
-        need: u32,
-        want: u32,
-    ) -> Result<Permits, QueueError> {
+impl Bowl for Store {
+    async fn permits(&self, rate: Rate, need: u32, want: u32) -> Result<Permits, QueueError> {
         tokio::task::yield_now().await;
         let taken = rate.take(&mut self.until_us.lock(), self.now_us(), need, want);
         Ok(taken.map_or_else(Permits::Later, Permits::Granted))
     }
-    async fn pause(
-        &self,
-        _: &Pair,
-        _: Duration,
-        _: &ClientId,
-    ) -> Result<(Duration, bool), QueueError> {
-        Err(QueueError::Timeout)
-    }
-    async fn lift(&self, _: &Pair) -> Result<bool, QueueError> {
-        Err(QueueError::Timeout)
-    }
-    async fn paused_pairs(&self, _: &Tenant) -> Result<Vec<(Pair, Duration)>, QueueError> {
-        Err(QueueError::Timeout)
-    }
-    async fn pauses(&self, _: &Inbox) -> Result<Vec<Pause>, QueueError> {
-        Err(QueueError::Timeout)
-    }
-    async fn pauses_told(&self, _: &Inbox, _: &[Pause]) -> Result<(), QueueError> {
-        Err(QueueError::Timeout)
-    }
-}
-
-fn replica(store: &Arc<Store>) -> Limiter {
-    let way = Arc::<Store>::clone(store);
-    let (tasks, metrics) = (TaskTracker::new(), Arc::new(Metrics::new().unwrap()));
-    Limiter::new(way, SendLimits::default(), Stocks::default(), tasks, metrics)
 }
 
 /// Somebody who sends as much as passes, in parts of all sizes.
@@ -72,7 +42,7 @@ async fn what_passes_on_trust_is_paid_for_before_more_does() {
     for seed in 0..15 {
         let mut chance = StdRng::seed_from_u64(seed);
         let store = Arc::new(Store { begun: Instant::now(), until_us: Mutex::default() });
-        let replicas: Vec<_> = (0..REPLICAS).map(|_| replica(&store)).collect();
+        let replicas: Vec<_> = (0..REPLICAS).map(|_| limiter_on(&store)).collect();
         let (mut passed, mut refused) = (0, 0);
         let mut need = 1;
         for _ in 0..4000 {
