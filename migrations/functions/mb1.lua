@@ -1,5 +1,5 @@
 #!lua name=mb1
--- mb1: the mailbox, contract 1. rev: 14
+-- mb1: the mailbox, contract 1. rev: 15
 -- Every operation of the store is one of these functions, on the keys of one hash slot. They are
 -- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
 -- QueueBackend (src/queue/mod.rs).
@@ -7,7 +7,7 @@
 -- Redis does not roll back a function that fails half way. So every check runs before the first
 -- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
 -- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
-local REVISION = 14
+local REVISION = 15
 local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
 local DROP_MAX = 512       -- expired messages dropped from the head in one call
 local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
@@ -613,6 +613,7 @@ local function fetched(kind, look_up, now, remaining, due, seen, attempt, upto)
 end
 -- The earlier of two times from now, of which the first may be none.
 local function sooner(due, ms) return (due < 0 or ms < due) and ms or due end
+local SERVED = '+' -- behind the call in wn: it got its messages
 local function fetch(keys, a)
   local q, m, w, r, x = keys[1], keys[2], keys[3], keys[4], keys[5]
   local packed = a[1]
@@ -636,12 +637,16 @@ local function fetch(keys, a)
     if look_up_at <= now then look_up = 1 else due = sooner(due, look_up_at - now) end
   end
 
+  local ours = false -- whether this call is the latest one noted
   if session ~= '' then
     local latest = call('HMGET', m, 'ws', 'wn')
-    local other = latest[1] == session and latest[2] ~= waiting
+    local other = latest[1] == session and sub(latest[2], 1, 16) ~= waiting
+    ours = first == 1 or latest[1] == session and not other
     if first == 1 then
-      if other then wake(options, q, 'q') end
+      if other and #latest[2] == 16 then wake(options, q, 'q') end -- who was served waits no more
       set, changed = { 'ws', session, 'wn', waiting }, true
+    elseif ours and #latest[2] > 16 then -- its answer got lost: it waits again
+      set, changed = { 'wn', waiting }, true
     elseif other then
       if changed then save(m, c, now, keep) end
       return { fetched(3, 0, now, 0, -1, 0, 0, 0) }
@@ -711,6 +716,7 @@ local function fetch(keys, a)
   if not again then c.dn = h_stamp(out[2]) <= seen and c.dn + 1 or 1 end
   c.lc, c.wu = max(c.lc, top), 0
   local given = pack(LEASE, lease, now + lease_ms, got, sizes, top, seen, l and l.busy or 0)
+  if ours then set = { 'ws', session, 'wn', waiting .. SERVED } end
   save(m, c, now, keep, 'l', given, unpack(set))
   remember_asked(w, asked, now)
   out[1] = fetched(1, look_up, now, total - #expired - got, due, seen, c.dn, top)

@@ -86,7 +86,7 @@ pub trait QueueBackend: Send + Sync {
     ///   which nothing is left alive need not hold anybody up.
     /// * With [`FetchRequest::waiting`] and nothing to hand out, the inbox counts as waiting until then
     ///   (senders see it), also if it is busy. The first fetch of a later waiting call of the same session
-    ///   wakes this one and makes its next fetch [`Outcome::Superseded`].
+    ///   wakes this one, unless it got messages before, and makes its next fetch [`Outcome::Superseded`].
     /// * Expired messages are dropped and remembered for their senders.
     /// * A message whose text cannot be read ends the batch before it, so that order is kept. It and what is
     ///   behind it count as never handed out.

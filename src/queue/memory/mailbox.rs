@@ -58,6 +58,8 @@ struct Lease {
 struct LatestCall {
     session: SessionKey,
     call: LeaseId,
+    /// It got messages: it waits no more.
+    served: bool,
     until_us: u64,
 }
 
@@ -175,19 +177,28 @@ impl Mailbox {
         self.sessions.retain(|latest| latest.until_us > now_us);
         match self.sessions.iter_mut().find(|latest| latest.session == session) {
             None => {
-                self.sessions.push(LatestCall { session, call: waiting.call, until_us });
+                let call = waiting.call;
+                self.sessions.push(LatestCall { session, call, served: false, until_us });
                 Turn::Ours
             }
             Some(latest) if latest.call == waiting.call => {
+                latest.served = false; // if it was, its answer got lost: it waits again
                 latest.until_us = latest.until_us.max(until_us);
                 Turn::Ours
             }
             Some(latest) if waiting.first => {
                 latest.call = waiting.call;
                 latest.until_us = latest.until_us.max(until_us);
-                Turn::TakenOver
+                if std::mem::take(&mut latest.served) { Turn::Ours } else { Turn::TakenOver }
             }
             Some(_) => Turn::Superseded,
+        }
+    }
+
+    /// Notes that a call got messages: the next of its session takes over from nobody.
+    pub(super) fn was_served(&mut self, call: LeaseId) {
+        if let Some(latest) = self.sessions.iter_mut().find(|latest| latest.call == call) {
+            latest.served = true;
         }
     }
 

@@ -267,6 +267,9 @@ impl State {
             }
             (Head::Empty | Head::Busy { .. }, None) => mailbox.waiting_until_us,
         };
+        if let (Head::Messages { .. }, Some(waiting)) = (&head, &request.waiting) {
+            mailbox.was_served(waiting.call);
+        }
         if turn == Turn::TakenOver {
             self.wakes.push(Topic::Inbox(inbox.clone()));
         }

@@ -17,11 +17,16 @@ for_each_backend!(
     a_fetch_that_does_not_wait_is_not_waiting,
     a_later_call_of_a_session_supersedes_the_older_one,
     a_superseded_call_gets_nothing_more,
+    who_follows_a_call_that_got_its_messages_wakes_nobody,
+    who_was_served_stays_served_when_it_asks_again,
     a_call_does_not_supersede_itself,
     calls_of_other_sessions_wait_side_by_side,
     calls_without_a_session_wait_side_by_side,
     a_session_waits_in_each_inbox_by_itself,
 );
+
+/// A wake-up that was published has come by then.
+const QUIET: Duration = Duration::from_millis(300);
 
 fn waiting(session: Option<&str>, call: LeaseId, first: bool, remaining: Duration) -> FetchRequest {
     let session = session.map(|session| SessionKey::new(&Principal::anyone(), session));
@@ -99,6 +104,56 @@ async fn a_superseded_call_gets_nothing_more(backend: Backend) {
     let fetched = wait(&backend, Some("s"), later, false).await;
     let Outcome::Messages(batch) = fetched.outcome else { panic!("{fetched:?}") };
     assert!(!batch.messages[0].redelivered);
+}
+
+/// The way of most agents, one wait after another: nothing of it is worth a second look.
+async fn who_follows_a_call_that_got_its_messages_wakes_nobody(backend: Backend) {
+    let [at_once, woken, next] = [LeaseId::new(), LeaseId::new(), LeaseId::new()];
+    let mut watching = backend.watching("bob").await;
+    backend.queue_up(&message("alice", "bob", "mail lies there")).await;
+    take(&backend, at_once, true).await;
+    while watching.next_within(QUIET).await {} // that message's, and a fresh subscription's
+    assert_eq!(wait(&backend, Some("s"), woken, true).await.outcome, Outcome::Empty);
+    assert!(!watching.next_within(QUIET).await, "the call before it was served at once");
+    backend.queue_up(&message("alice", "bob", "mail comes")).await;
+    wakes(&mut watching).await;
+    take(&backend, woken, false).await;
+    assert_eq!(wait(&backend, Some("s"), next, true).await.outcome, Outcome::Empty);
+    assert!(!watching.next_within(QUIET).await, "the call before it was woken, and served");
+    // One that was overtaken while it waited is told so, whoever was served since.
+    assert_eq!(wait(&backend, Some("s"), woken, false).await.outcome, Outcome::Superseded);
+    assert_eq!(wait(&backend, Some("s"), LeaseId::new(), true).await.outcome, Outcome::Empty);
+    wakes(&mut watching).await;
+    assert_eq!(wait(&backend, Some("s"), next, false).await.outcome, Outcome::Superseded);
+}
+
+/// Its answer may have got lost on the way from the store.
+async fn who_was_served_stays_served_when_it_asks_again(backend: Backend) {
+    let (older, call) = (LeaseId::new(), LeaseId::new());
+    wait(&backend, Some("s"), older, true).await;
+    backend.queue_up(&message("alice", "bob", "x")).await;
+    let mut request = waiting(Some("s"), call, true, secs(20));
+    for first in [true, false] {
+        request.waiting.as_mut().unwrap().first = first;
+        let fetched = backend.fetch(&inbox("bob"), &request).await.unwrap();
+        assert!(matches!(fetched.outcome, Outcome::Messages(_)), "{fetched:?}");
+    }
+    assert_eq!(wait(&backend, Some("s"), older, false).await.outcome, Outcome::Superseded);
+    // Meanwhile somebody else took them: it waits again, and learns of the next one.
+    assert!(backend.release(&inbox("bob"), request.lease).await.unwrap());
+    let (_, upto) = backend.lease("bob", &anything()).await;
+    backend.ack(&inbox("bob"), upto).await.unwrap();
+    assert_eq!(wait(&backend, Some("s"), call, false).await.outcome, Outcome::Empty);
+    let mut watching = backend.watching("bob").await;
+    assert_eq!(wait(&backend, Some("s"), LeaseId::new(), true).await.outcome, Outcome::Empty);
+    wakes(&mut watching).await;
+}
+
+/// Fetches what is there, and acknowledges it.
+async fn take(backend: &Backend, call: LeaseId, first: bool) {
+    let fetched = wait(backend, Some("s"), call, first).await;
+    let Outcome::Messages(batch) = fetched.outcome else { panic!("{fetched:?}") };
+    backend.ack(&inbox("bob"), batch.upto).await.unwrap();
 }
 
 async fn a_call_does_not_supersede_itself(backend: Backend) {
