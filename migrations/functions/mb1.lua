@@ -623,7 +623,7 @@ local function fetch(keys, a)
   local waiting, session = '', ''
   if wait_ms >= 0 then waiting, session = sub(packed, FETCH_SIZE + 1, FETCH_SIZE + 16), sub(packed, FETCH_SIZE + 17) end
   local us, now = clock()
-  local f = call('HMGET', m, 'c', 'l', 'o')
+  local f = session == '' and call('HMGET', m, 'c', 'l', 'o') or call('HMGET', m, 'c', 'l', 'o', 'ws', 'wn')
   -- Whether the counters, and which further fields, are to be written.
   local c, l, changed, set = counters(f[1], m), lease_of(f[2]), false, {}
   if c.sn + SEEN_EVERY <= now then c.sn, changed = now, true end
@@ -639,13 +639,13 @@ local function fetch(keys, a)
 
   local ours = false -- whether this call is the latest one noted
   if session ~= '' then
-    local latest = call('HMGET', m, 'ws', 'wn')
-    local other = latest[1] == session and sub(latest[2], 1, 16) ~= waiting
-    ours = first == 1 or latest[1] == session and not other
+    local known, latest = f[4] == session, f[5]
+    local other = known and sub(latest, 1, 16) ~= waiting
+    ours = first == 1 or known and not other
     if first == 1 then
-      if other and #latest[2] == 16 then wake(options, q, 'q') end -- who was served waits no more
+      if other and #latest == 16 then wake(options, q, 'q') end -- who was served waits no more
       set, changed = { 'ws', session, 'wn', waiting }, true
-    elseif ours and #latest[2] > 16 then -- its answer got lost: it waits again
+    elseif ours and #latest > 16 then -- its answer got lost: it waits again
       set, changed = { 'wn', waiting }, true
     elseif other then
       if changed then save(m, c, now, keep) end

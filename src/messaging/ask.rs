@@ -9,7 +9,7 @@ use super::{
     CallContext, Delivery, MessagingError, MessagingService, Notice,
     delivery::{Claim, Settler},
     waiters::Held,
-    waiting::{Ended, LAST_LOOK, STORE_PAUSE},
+    waiting::{Ended, LAST_LOOK, STORE_PAUSE, stopped},
 };
 use crate::{
     model::{Address, ClientId, Inbox, Message, MessageId},
@@ -252,11 +252,12 @@ impl MessagingService {
                     Some(true) => break,
                     Some(false) => {}
                     None if over => return Ok((ended, true)),
-                    None if context.stop.is_cancelled() => {
-                        return Ok((Some(Ended::AskAgain), true));
-                    }
                     None => {
-                        tokio::time::sleep_until(deadline.min(Instant::now() + STORE_PAUSE)).await;
+                        let pause = deadline.min(Instant::now() + STORE_PAUSE);
+                        let pause = tokio::time::sleep_until(pause);
+                        if context.stop.run_until_cancelled(pause).await.is_none() {
+                            return Ok((stopped(context), true));
+                        }
                         continue;
                     }
                 }

@@ -346,11 +346,12 @@ impl MessagingService {
         match looked {
             Ok((fetched, given_up)) => Ok(Some((guard, fetched, given_up))),
             // A wait outlives trouble of the store: whoever waits has nothing to lose by it.
-            Err(error) if error.is_passing() && patient() && !context.stop.is_cancelled() => {
+            Err(error) if error.is_passing() && patient() => {
                 guard.why = Returned::StoreFailed;
                 drop(guard);
-                tokio::time::sleep(STORE_PAUSE).await;
-                Ok(None)
+                let pause = tokio::time::sleep(STORE_PAUSE);
+                let slept = context.stop.run_until_cancelled(pause).await;
+                slept.map(|()| None).ok_or_else(|| error.into())
             }
             Err(error) => {
                 guard.why = Returned::StoreFailed;

@@ -26,6 +26,13 @@ pub(super) enum Ended {
     Unwelcome,
 }
 
+/// What stopped a call from outside, if something did.
+pub(super) fn stopped(context: &CallContext) -> Option<Ended> {
+    let unwelcome = context.unwelcome.as_ref().is_some_and(CancellationToken::is_cancelled);
+    let ended = if unwelcome { Ended::Unwelcome } else { Ended::AskAgain };
+    context.stop.is_cancelled().then_some(ended)
+}
+
 impl MessagingService {
     /// Sleeps to `until` or to a wake-up: `None`, look again. `Some`: the call is over.
     pub(super) async fn sleep(
@@ -43,11 +50,7 @@ impl MessagingService {
         };
         tokio::select! {
             biased;
-            () = context.stop.cancelled() => {
-                let unwelcome = context.unwelcome.as_ref();
-                let unwelcome = unwelcome.is_some_and(CancellationToken::is_cancelled);
-                return Ok(Some(if unwelcome { Ended::Unwelcome } else { Ended::AskAgain }));
-            }
+            () = context.stop.cancelled() => return Ok(stopped(context)),
             () = cancel => {}
             () = wakeups.next() => return Ok(None),
             () = tokio::time::sleep_until(until) => return Ok(None),

@@ -9,16 +9,14 @@
 //! connection or fails it, and with a single attempt (`link`) never sends a part of it again on another
 //! one, whose `WAIT` would have nothing to wait for and promise everything.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use fred::{
     error::{Error, ErrorKind},
     interfaces::{ClientLike, ClusterInterface},
     types::{ClusterHash, CustomCommand, InfoKind, Value, config::Server},
 };
+use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -138,7 +136,7 @@ impl Confirming {
 
     /// The lane to a primary.
     fn lane(&self, primary: Option<Server>) -> mpsc::Sender<Ask> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.lanes.lock();
         let begin = |primary: &Option<Server>| {
             let (lane, asks) = mpsc::channel(GATHERING);
             self.tasks.spawn(serve(self.link.clone(), self.confirm, primary.clone(), asks));

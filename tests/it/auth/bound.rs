@@ -1,14 +1,20 @@
 //! What one caller was given is of no use to another: sessions, receipts, ids of messages. And the key
 //! that ends while its holder waits ends the wait.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use mcp_messaging::auth::ApiKey;
+use mcp_messaging::{
+    auth::ApiKey,
+    messaging::{self, AskRequest, CallContext, MessagingService, Waiters},
+    telemetry::Metrics,
+};
 use serde_json::{Value, json};
 use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{guarded, holder, key, sealed, teams};
 use crate::{
+    house,
     support::{Agent, Listener, Replica, Store},
     tasks::Modern,
 };
@@ -237,4 +243,37 @@ async fn whose_key_ends_in_a_wait_is_told_so_and_loses_nothing(store: Store) {
     let mut expected = vec!["here"; questions.len()];
     expected.push("news");
     assert_eq!(good.texts(0).await, expected);
+}
+
+/// Asks a store that accepts a question and then answers nothing more; the caller is shown out meanwhile.
+async fn ask_without_a_store(unwelcome: bool) -> messaging::Reply {
+    let (rules, waiters) = (Arc::new(house::rules()), Waiters::new(1));
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let store = Arc::new(house::Store::default());
+    let mailbox = MessagingService::new(store, rules, waiters, TaskTracker::new(), metrics);
+    let context =
+        CallContext { unwelcome: Some(CancellationToken::new()), ..CallContext::default() };
+    let request = AskRequest {
+        sender: "alice".parse().unwrap(),
+        recipient: "bob".parse().unwrap(),
+        text: "?".to_owned(),
+        wait: Some(Duration::from_secs(30)),
+        in_reply_to: None,
+        idempotency_key: Some("once".to_owned()),
+    };
+    let shown_out = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if unwelcome {
+            context.unwelcome.as_ref().unwrap().cancel();
+        }
+        context.stop.cancel();
+    };
+    let asked = async { timeout(Duration::from_secs(10), mailbox.ask(request, &context)).await };
+    tokio::join!(asked, shown_out).0.expect("it ends early").unwrap().reply
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_store_too_a_question_says_whether_its_key_or_its_server_ended() {
+    assert!(matches!(ask_without_a_store(true).await, messaging::Reply::Unwelcome));
+    assert!(matches!(ask_without_a_store(false).await, messaging::Reply::AskAgain));
 }
