@@ -7,15 +7,13 @@
 use std::sync::Arc;
 
 use mcp_messaging::{
-    messaging::{CallContext, MessagingService, Waiters},
+    messaging::{CallContext, MessagingService},
     prompts::{self, PromptArguments},
     resources,
-    telemetry::Metrics,
     tools::{self, TaskState, ToolOutcome},
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Value, json};
-use tokio_util::task::TaskTracker;
 
 use crate::{
     house,
@@ -132,10 +130,7 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let backend = memory_backend();
-        let (rules, waiters) = (Arc::new(house::rules()), Waiters::new(100));
-        let metrics = Arc::new(Metrics::new().unwrap());
-        let queue = Arc::clone(&backend.queue);
-        let mailbox = MessagingService::new(queue, rules, waiters, TaskTracker::new(), metrics);
+        let mailbox = house::mailbox(Arc::clone(&backend.queue));
         Self { mailbox, backend }
     }
 

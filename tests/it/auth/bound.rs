@@ -1,16 +1,18 @@
 //! What one caller was given is of no use to another: sessions, receipts, ids of messages. And the key
 //! that ends while its holder waits ends the wait.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use mcp_messaging::{
     auth::ApiKey,
-    messaging::{self, AskRequest, CallContext, MessagingService, Waiters},
-    telemetry::Metrics,
+    messaging::{self, Acknowledge, AskRequest, CallContext, ReceiveRequest},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::{guarded, holder, key, sealed, teams};
 use crate::{
@@ -245,14 +247,23 @@ async fn whose_key_ends_in_a_wait_is_told_so_and_loses_nothing(store: Store) {
     assert_eq!(good.texts(0).await, expected);
 }
 
-/// Asks a store that accepts a question and then answers nothing more; the caller is shown out meanwhile.
+/// One that can be shown out.
+fn guest() -> CallContext {
+    CallContext { unwelcome: Some(CancellationToken::new()), ..CallContext::default() }
+}
+
+/// Ends a call soon after it began: its caller is not welcome any more, or else the server goes away.
+async fn ends(context: &CallContext, unwelcome: bool) {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    if unwelcome {
+        context.unwelcome.as_ref().unwrap().cancel();
+    }
+    context.stop.cancel();
+}
+
+/// Asks a store that accepts a question and then answers nothing more.
 async fn ask_without_a_store(unwelcome: bool) -> messaging::Reply {
-    let (rules, waiters) = (Arc::new(house::rules()), Waiters::new(1));
-    let metrics = Arc::new(Metrics::new().unwrap());
-    let store = Arc::new(house::Store::default());
-    let mailbox = MessagingService::new(store, rules, waiters, TaskTracker::new(), metrics);
-    let context =
-        CallContext { unwelcome: Some(CancellationToken::new()), ..CallContext::default() };
+    let (mailbox, context) = (house::mailbox(Arc::new(house::Store::default())), guest());
     let request = AskRequest {
         sender: "alice".parse().unwrap(),
         recipient: "bob".parse().unwrap(),
@@ -261,19 +272,34 @@ async fn ask_without_a_store(unwelcome: bool) -> messaging::Reply {
         in_reply_to: None,
         idempotency_key: Some("once".to_owned()),
     };
-    let shown_out = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        if unwelcome {
-            context.unwelcome.as_ref().unwrap().cancel();
-        }
-        context.stop.cancel();
-    };
-    let asked = async { timeout(Duration::from_secs(10), mailbox.ask(request, &context)).await };
-    tokio::join!(asked, shown_out).0.expect("it ends early").unwrap().reply
+    let asked = timeout(Duration::from_secs(10), mailbox.ask(request, &context));
+    tokio::join!(asked, ends(&context, unwelcome)).0.expect("it ends early").unwrap().reply
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_store_too_a_question_says_whether_its_key_or_its_server_ended() {
     assert!(matches!(ask_without_a_store(true).await, messaging::Reply::Unwelcome));
     assert!(matches!(ask_without_a_store(false).await, messaging::Reply::AskAgain));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_shown_out_while_the_store_is_away_is_handed_nothing_when_it_is_back() {
+    let store = Arc::new(house::Store::default());
+    store.down.store(true, Ordering::SeqCst);
+    store.put("not for everybody");
+    let (mailbox, context) = (house::mailbox(Arc::clone(&store) as _), guest());
+    let request = ReceiveRequest {
+        client: "bob".parse().unwrap(),
+        wait: Duration::from_secs(30),
+        max_messages: None,
+        acknowledge: Acknowledge::Auto,
+        receipt: None,
+    };
+    let comes_back = async {
+        ends(&context, true).await;
+        store.down.store(false, Ordering::SeqCst);
+    };
+    let (received, ()) = tokio::join!(mailbox.receive(&request, &context), comes_back);
+    assert!(received.is_err(), "{received:?}");
+    assert_eq!(store.count(house::Did::Fetched), 0);
 }

@@ -1,16 +1,9 @@
 //! Each way in with each wrong key, on both stores.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
-use mcp_messaging::{
-    auth::ApiKey,
-    messaging::{MessagingService, Waiters},
-    prompts, resources,
-    telemetry::Metrics,
-    tools,
-};
+use mcp_messaging::{auth::ApiKey, prompts, resources, tools};
 use serde_json::Value;
-use tokio_util::task::TaskTracker;
 
 use super::{
     FORGED, UNKNOWN,
@@ -31,10 +24,7 @@ on_every_store!(
 
 #[test]
 fn whatever_is_served_has_a_row_here() {
-    let queue = memory_backend().queue;
-    let metrics = Arc::new(Metrics::new().unwrap());
-    let (rules, waiters) = (Arc::new(house::rules()), Waiters::new(1));
-    let mailbox = MessagingService::new(queue, rules, waiters, TaskTracker::new(), metrics);
+    let mailbox = house::mailbox(memory_backend().queue);
     let mut served = BTreeSet::new();
     for tool in tools::registry(mailbox.clone()).all() {
         served.insert(format!("tool {}", tool.name()));

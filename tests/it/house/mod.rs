@@ -13,6 +13,7 @@ use mcp_messaging::{
     http::{self, HttpConfig, HttpState, Stopper},
     mcp::{McpServer, Offer},
     messaging::{MessagingService, Rules, Waiters},
+    queue::QueueBackend,
     teams::Teams,
     telemetry::Metrics,
     tls,
@@ -33,6 +34,13 @@ pub(crate) struct House {
     pub stopper: Stopper,
     tasks: TaskTracker,
     tls: Option<Arc<ClientConfig>>,
+}
+
+/// The mailbox alone, on any store.
+pub(crate) fn mailbox(queue: Arc<dyn QueueBackend>) -> MessagingService {
+    let (rules, waiters) = (Arc::new(rules()), Waiters::new(100));
+    let metrics = Arc::new(Metrics::new().unwrap());
+    MessagingService::new(queue, rules, waiters, TaskTracker::new(), metrics)
 }
 
 /// How a house is spoken to.

@@ -74,6 +74,9 @@ impl Store {
 #[async_trait]
 impl QueueBackend for Store {
     async fn fetch(&self, inbox: &Inbox, request: &FetchRequest) -> Result<Fetched, QueueError> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(QueueError::Timeout);
+        }
         let mut leased = self.leased.lock().unwrap();
         let texts = self.texts.lock().unwrap();
         let free = leased.is_none_or(|lease| lease == request.lease);
