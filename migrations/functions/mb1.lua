@@ -1,5 +1,5 @@
 #!lua name=mb1
--- mb1: the mailbox, contract 1. rev: 15
+-- mb1: the mailbox, contract 1. rev: 16
 -- Every operation of the store is one of these functions, on the keys of one hash slot. They are
 -- listed with their types, lives and writers in ../KEYSPACE.md; what they promise is the contract of
 -- QueueBackend (src/queue/mod.rs).
@@ -7,7 +7,7 @@
 -- Redis does not roll back a function that fails half way. So every check runs before the first
 -- write, and the order of writes is: store, account, remember, wake. A wake-up never fails a call.
 -- Only Redis' own clock counts. Stamps are its microseconds, strictly increasing per inbox.
-local REVISION = 15
+local REVISION = 16
 local GRACE = 10000        -- ms: a wait whose replica died gives its reply back this long after its deadline
 local DROP_MAX = 512       -- expired messages dropped from the head in one call
 local SEEN_EVERY = 5000    -- ms: how exact "last seen" is
@@ -157,8 +157,8 @@ local function save(m, c, now, keep, ...)
 end
 
 -- Exceptions to "everything up to the acknowledged stamp was acknowledged":
--- E lo hi: expired unread; L lo hi t: expired under a lease that reaches to hi and may be acknowledged
--- until the time t; P s: expired while parked; A s: a reply acknowledged out of order; R s t: returned to
+-- E lo hi: expired unread; L lo hi t: expired after they were handed out, as long ago as this: who got those up to
+-- any of them may still acknowledge them, and holds them until the time t; P s: expired while parked; A s: a reply acknowledged out of order; R s t: returned to
 -- the inbox under stamp t; T s t: the same after it was handed out.
 local function except(x, record, keep)
   if call('RPUSH', x, record) > EXCEPTIONS_MAX then call('LTRIM', x, -EXCEPTIONS_MAX, -1) end
@@ -168,12 +168,27 @@ local function expired_range(x, acked, lo, hi, from_head, keep)
   local last = from_head and call('LINDEX', x, -1)
   if last and sub(last, 1, 1) == 'E' then
     local l, h = read('>dd', last, 2)
-    if acked <= h and h < lo then
-      call('LSET', x, -1, 'E' .. pack('>dd', l, hi))
+    if acked <= h then
+      call('LSET', x, -1, 'E' .. pack('>dd', min(l, lo), max(h, hi)))
       return
     end
   end
   except(x, 'E' .. pack('>dd', lo, hi), keep)
+end
+
+-- Notes that the messages with these stamps, oldest to newest of the head of the queue, have expired. Those that were handed
+-- out are apart: they may still be acknowledged. Who holds them does until `till`, if anybody does.
+local function expired_head(x, c, lo, hi, till, keep)
+  local handed = min(hi, c.lc)
+  if lo <= handed then except(x, 'L' .. pack('>ddd', lo, handed, till), keep) end
+  if handed < hi then expired_range(x, c.ac, max(lo, handed + 1), hi, true, keep) end
+end
+
+-- Where the queue has expired as a whole, its key did, and nobody has noted what was in it. What was counted is not
+-- there: call this before the counters say so.
+local function expired_unseen(x, c, l, keep)
+  if c.n > 0 and c.ac < c.s then expired_head(x, c, c.ac + 1, c.s, l and l.till or 0, keep) end
+  c.n, c.b = 0, 0
 end
 
 -- Drops a lease whose messages have all expired: it must not hold up those behind. -> true if it did
@@ -207,7 +222,7 @@ local function drop_head(q, x, c, l, now, keep)
     lo, hi = lo or h_stamp(h), h_stamp(h)
   end
   if n > 0 then
-    expired_range(x, c.ac, lo, hi, true, keep)
+    expired_head(x, c, lo, hi, 0, keep)
     call('LTRIM', q, text(n * 2), '-1')
     c.n, c.b = c.n - n, c.b - bytes
   end
@@ -232,8 +247,9 @@ end
 -- if lives differ. Never under a running lease.
 local function make_room(q, m, x, c, now, keep)
   local f = call('HMGET', m, 'l', 'fs')
-  local l = lease_of(f[1])
-  c.n = call('LLEN', q) / 2
+  local l, total = lease_of(f[1]), call('LLEN', q) / 2
+  if total == 0 then expired_unseen(x, c, l, keep) end
+  c.n = total
   drop_head(q, x, c, l, now, keep)
   if c.mt == 0 or num(f[2]) > now or running(l, now) then return end
   call('HSET', m, 'fs', fmt(now + 1000))
@@ -245,11 +261,15 @@ local function make_room(q, m, x, c, now, keep)
 end
 
 -- Appends to a queue and accounts for it. The caller saves the counters.
-local function append(q, c, us, now, flags, body, exp, id, tail)
-  c.s = max(us, c.s + 1)
-  local h = header(flags, #body, exp, c.s, id, tail)
-  c.n = call('RPUSH', q, h, body) / 2
-  if c.n == 1 then c.b, c.e, c.mt = 0, 0, 0 end
+local function append(q, m, x, c, us, now, keep, flags, body, exp, id, tail)
+  local stamp = max(us, c.s + 1)
+  local h = header(flags, #body, exp, stamp, id, tail)
+  local total = call('RPUSH', q, h, body) / 2
+  if total == 1 then
+    if c.n > 0 then expired_unseen(x, c, lease_of(call('HGET', m, 'l')), keep) end
+    c.b, c.e, c.mt = 0, 0, 0
+  end
+  c.n, c.s = total, stamp
   if exp < c.e then c.mt = 1 end
   c.b, c.e = c.b + #h + #body, max(exp, c.e)
   call('PEXPIRE', q, text(c.e - now))
@@ -271,13 +291,13 @@ local function held_till(v, exp, now) return now + min(v.hold, max(0, floor((exp
 
 -- A parked reply goes to the end of the inbox: same id, same expiry, a new stamp. One that was received is
 -- only dropped. -> 1 if it went
-local function unpark(q, r, x, c, wait, state, us, now, keep)
+local function unpark(q, m, r, x, c, wait, state, us, now, keep)
   local p = call('HMGET', r, 'h' .. wait, 'b' .. wait)
   if not p[1] then return 0 end
   local h, back = p[1], 0
   if state ~= '3' and h_exp(h) > now then
     local flags = state == '2' and bit.bor(h_flags(h), COPY) or h_flags(h)
-    local stamp = append(q, c, us, now, flags, p[2], h_exp(h), h_id(h), sub(h, 39))
+    local stamp = append(q, m, x, c, us, now, keep, flags, p[2], h_exp(h), h_id(h), sub(h, 39))
     except(x, (state == '2' and 'T' or 'R') .. pack('>dd', h_stamp(h), stamp), keep)
     back = 1
   elseif state ~= '3' then
@@ -288,13 +308,13 @@ local function unpark(q, r, x, c, wait, state, us, now, keep)
 end
 
 -- Ends the waits whose time is over: those whose replica never came back, and tasks that nobody asked for. The caller saves the counters.
-local function sweep(q, w, r, x, c, us, now, keep)
+local function sweep(q, m, w, r, x, c, us, now, keep)
   local all, next_at = call('HGETALL', w), 0
   for i = 1, #all, 2 do
     if sub(all[i], 1, 1) == 'w' then
       local v = wait_of(all[i + 1])
       if v.till <= now then
-        unpark(q, r, x, c, sub(all[i], 2), v.state, us, now, keep)
+        unpark(q, m, r, x, c, sub(all[i], 2), v.state, us, now, keep)
         call('HDEL', w, all[i])
       elseif next_at == 0 or v.till < next_at then next_at = v.till end
     end
@@ -304,13 +324,13 @@ end
 
 local function sweep_at(c, ms) c.wx = c.wx > 0 and min(c.wx, ms) or ms end
 
--- Waits whose reply was not received yet, and how many there are of tasks, with those.
-local function open_waits(w)
+-- Waits whose time is not over and whose reply was not received yet; and how many there are of tasks, with those.
+local function open_waits(w, now)
   local all, open, tasks = call('HGETALL', w), 0, 0
   for i = 1, #all, 2 do
     if sub(all[i], 1, 1) == 'w' then
       local v = wait_of(all[i + 1])
-      if v.state ~= '3' then open = open + 1 end
+      if v.state ~= '3' and v.deadline > now then open = open + 1 end
       if v.hold > 0 then tasks = tasks + 1 end
     end
   end
@@ -560,7 +580,7 @@ local function send(keys, a)
   local exp = now + ttl
   local size = 38 + #tail + #body
   if wait_ms > 0 and sw and call('HLEN', sw) >= max_waits then
-    local open = open_waits(sw)
+    local open = open_waits(sw, now)
     if open >= max_waits then return fail('MBWAITS', fmt(open)) end
   end
   if not wait and (depth >= max_messages or bytes + size > max_bytes) then
@@ -589,7 +609,7 @@ local function send(keys, a)
     if sw then call('HDEL', sw, 'a' .. wait) end
     present, ms = 2, 0
   else
-    stamp = append(q, c, us, now, flags, body, exp, id, tail)
+    stamp = append(q, m, x, c, us, now, keep, flags, body, exp, id, tail)
     if late then call('HDEL', sw, 'a' .. late) end
   end
   save(m, c, now, keep)
@@ -628,7 +648,7 @@ local function fetch(keys, a)
   local c, l, changed, set = counters(f[1], m), lease_of(f[2]), false, {}
   if c.sn + SEEN_EVERY <= now then c.sn, changed = now, true end
   if c.wx > 0 and c.wx <= now then
-    sweep(q, w, r, x, c, us, now, keep)
+    sweep(q, m, w, r, x, c, us, now, keep)
     changed = true
   end
   local look_up_at, _, pauses = owed(f[3] or c.old)
@@ -703,6 +723,7 @@ local function fetch(keys, a)
       if #expired >= DROP_MAX then stop = true end
     end
   end
+  if total == 0 and dropped == 0 and c.n > 0 then expired_unseen(x, c, l, keep); changed = true end
   c.n = total
   drop_at(q, x, c, expired, keep)
   if #expired > 0 then changed = true end
@@ -721,6 +742,22 @@ local function fetch(keys, a)
   remember_asked(w, asked, now)
   out[1] = fetched(1, look_up, now, total - #expired - got, due, seen, c.dn, top)
   return out
+end
+
+-- What expired after it was handed out, and is acknowledged. Whoever got what ends here got all of what expired with it
+-- before; one that ends elsewhere may be that of somebody who came later and got none of it.
+local function late_ack(x, upto)
+  local gone = false
+  for i, record in ipairs(call('LRANGE', x, 0, -1)) do
+    if sub(record, 1, 1) == 'L' then
+      local lo, hi, till = read('>ddd', record, 2)
+      if lo <= upto and upto <= hi then
+        gone = gone or upto == hi
+        call('LSET', x, i - 1, upto == hi and GONE or 'L' .. pack('>ddd', upto + 1, hi, till))
+      end
+    end
+  end
+  if gone then call('LREM', x, 0, GONE) end
 end
 
 -- ack: KEYS q m x  ARGV 1 packed: options, nothing u8, up to -> messages removed
@@ -752,12 +789,8 @@ local function ack(keys, a)
     l.n, l.bytes = max(0, covered - n), max(0, l.bytes - bytes)
     put_counters(m, c, 'l', pack_lease(l))
   elseif moved then put_counters(m, c) end
-  if n == 0 and covered == 0 then             -- its messages expired under its lease, and were received all the same
-    for _, record in ipairs(call('LRANGE', keys[3], 0, -1)) do
-      if sub(record, 1, 1) == 'L' and (read('>d', record, 10)) == upto then
-        call('LREM', keys[3], 1, record)
-      end
-    end
+  if n == 0 then                              -- its messages expired, and were received all the same
+    late_ack(keys[3], upto)
   end
   if over and (l.busy == 1 or c.n > 0) then wake(options, q, 'q') end
   return n
@@ -825,7 +858,7 @@ end
 local function wait_open(keys, a)
   local _, now = clock()
   if call('HEXISTS', keys[2], 'w' .. a[1]) == 0 and call('HLEN', keys[2]) >= tonumber(a[4]) then
-    local open = open_waits(keys[2])
+    local open = open_waits(keys[2], now)
     if open >= tonumber(a[4]) then return fail('MBWAITS', fmt(open)) end
   end
   open_wait(keys[1], keys[2], a[1], a[2], tonumber(a[3]), now, tonumber(a[5]))
@@ -880,7 +913,9 @@ local function reply_received(q, m, x, h, keep)
   local head, stamp = call('LINDEX', q, 0), h_stamp(h)
   if head and h_stamp(head) < stamp then except(x, 'A' .. pack('>d', stamp), keep)
   else
-    local c = counters(call('HGET', m, 'c'), m)
+    local f = call('HMGET', m, 'c', 'l')
+    local c = counters(f[1], m)
+    if not head then expired_unseen(x, c, lease_of(f[2]), keep) end
     if stamp > c.ac then
       c.ac = stamp
       put_counters(m, c)
@@ -906,7 +941,7 @@ local function wait_close(keys, a)
   local packed = call('HGET', w, 'w' .. wait)
   if not packed then return 0 end
   local c, keep = counters(call('HGET', m, 'c'), m), tonumber(a[2])
-  local back = unpark(q, r, x, c, wait, wait_of(packed).state, us, now, keep)
+  local back = unpark(q, m, r, x, c, wait, wait_of(packed).state, us, now, keep)
   if back > 0 then save(m, c, now, keep) end
   call('HDEL', w, 'w' .. wait)
   if back > 0 then wake(tonumber(a[3]), q, 'q') end
@@ -921,7 +956,7 @@ local function task_find(keys)
   return { now, f[1], f[2], f[3], tonumber(f[4]), tonumber(f[5]), tonumber(f[6]), num(f[7]) }
 end
 
--- task_open: KEYS m w r t  ARGV 1 wait 2 hold ms 3 max tasks -> as task_find; {}: the wait became no task's
+-- task_open: KEYS m w r t  ARGV 1 wait 2 hold ms 3 max tasks 4 options -> as task_find; {}: the wait became no task's
 -- The wait becomes a task's: its reply is held for who asks by the task's id.
 local function task_open(keys, a)
   local m, w, r, t, wait, hold = keys[1], keys[2], keys[3], keys[4], a[1], tonumber(a[2])
@@ -931,7 +966,7 @@ local function task_open(keys, a)
   if not packed then return {} end
   local v = wait_of(packed)
   if v.hold == 0 then
-    local _, tasks = open_waits(w)
+    local _, tasks = open_waits(w, now)
     if tasks >= tonumber(a[3]) then return {} end
   end
   v.hold = max(v.hold, hold)
@@ -942,8 +977,10 @@ local function task_open(keys, a)
   outlive(w, ends - now + 60000)
   outlive(r, ends - now + 60000)
   local c = counters(call('HGET', m, 'c'), m)
+  local next_at = c.wx
   sweep_at(c, v.till)
   put_counters(m, c)
+  if c.wx < next_at then wake(num(a[4]), m, 'q') end -- who sleeps would look too late
   local inbox = sub(m, find(m, '}', 7, true) + 2, -3)
   call('HSET', t, 'i', inbox, 'w', wait, 'p', v.peer, 'c', fmt(now), 'd', fmt(v.deadline), 'e', fmt(ends))
   call('PEXPIRE', t, fmt(ends - now))
@@ -1142,7 +1179,7 @@ local function fates(keys, a)
   local found = call('HMGET', m, 'c', 'l')
   local c, keep = counters(found[1], m), tonumber(a[1])
   if c.wx > 0 and c.wx <= now then
-    sweep(q, w, r, x, c, us, now, keep)
+    sweep(q, m, w, r, x, c, us, now, keep)
     save(m, c, now, keep)
   end
   local f, exceptions, out = fate_fields(c, lease_of(found[2]), now), call('LRANGE', x, 0, -1), {}

@@ -43,9 +43,6 @@ impl State {
         let expired = Verdict::Is(MessageState::Expired);
         let Some(mailbox) = self.mailboxes.get(row.recipient.name()) else { return expired };
         match row.delivered {
-            Some(Delivered::FromQueue(stamp)) if mailbox.was_acknowledged(stamp) => {
-                Verdict::Is(MessageState::Acknowledged)
-            }
             Some(Delivered::FromQueue(stamp)) => {
                 mailbox.held_until(stamp, now_us).map_or(expired, Verdict::HeldUntil)
             }

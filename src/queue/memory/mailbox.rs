@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     keys::Keys,
-    ledger::Ledger,
+    ledger::{Ledger, RowKey},
     letter::{Handed, Letter},
     micros, until,
     waits::{Question, Wait},
@@ -41,9 +41,13 @@ pub(super) struct Mailbox {
     last: Stamp,
     /// The highest stamp ever handed out.
     handed: Stamp,
-    /// The highest stamp ever acknowledged.
-    acknowledged: Stamp,
     lease: Option<Lease>,
+    /// How many leases there were.
+    leases: u64,
+    /// How far the latest of them reached, and which they were.
+    granted: VecDeque<(Stamp, u64)>,
+    /// Expired after they were handed out, and may still be acknowledged.
+    lapsed: Vec<Lapsed>,
     sessions: Vec<LatestCall>,
 }
 
@@ -53,6 +57,19 @@ struct Lease {
     until_us: u64,
     upto: Stamp,
 }
+
+/// A letter that expired after it was handed out.
+pub(super) struct Lapsed {
+    pub(super) sender: Inbox,
+    pub(super) row: Option<RowKey>,
+    stamp: Stamp,
+    /// How many leases there had been by then: those reached it, and no later one does.
+    leases: u64,
+}
+
+/// How many expired letters, and leases, are remembered for late acknowledgements.
+const LAPSED: usize = 256;
+const GRANTED: usize = 64;
 
 /// The latest waiting call of one session.
 struct LatestCall {
@@ -94,8 +111,10 @@ impl Mailbox {
             ends: BinaryHeap::new(),
             last: Stamp::default(),
             handed: Stamp::default(),
-            acknowledged: Stamp::default(),
             lease: None,
+            leases: 0,
+            granted: VecDeque::new(),
+            lapsed: Vec::new(),
             sessions: Vec::new(),
         }
     }
@@ -110,10 +129,23 @@ impl Mailbox {
                 && let Some(letter) = self.letters.remove(at)
             {
                 self.bytes -= letter.bytes();
+                self.note_lapsed(&letter);
             }
         }
         self.keys.forget(now_us);
         self.sweep_waits(now_us)
+    }
+
+    fn note_lapsed(&mut self, letter: &Letter) {
+        if letter.attempts == 0 {
+            return;
+        }
+        if self.lapsed.len() == LAPSED {
+            self.lapsed.remove(0);
+        }
+        let Letter { stamp, row, .. } = *letter;
+        let (sender, leases) = (letter.sender.clone(), self.leases);
+        self.lapsed.push(Lapsed { sender, row, stamp, leases });
     }
 
     /// Nothing of this client matters any more, and it was away for `life_us`.
@@ -223,6 +255,13 @@ impl Mailbox {
         self.handed = self.handed.max(upto);
         let until_us = now_us.saturating_add(micros(request.lease_for));
         self.lease = Some(Lease { id: request.lease, until_us, upto });
+        if !again {
+            self.leases += 1;
+            if self.granted.len() == GRANTED {
+                self.granted.pop_front();
+            }
+            self.granted.push_back((upto, self.leases));
+        }
         let (mut messages, mut handed) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for letter in self.letters.iter_mut().take(count) {
             // The same lease again repeats an answer that got lost on its way: not another attempt.
@@ -245,10 +284,21 @@ impl Mailbox {
         count.max(usize::from(!self.letters.is_empty()))
     }
 
+    /// What expired, and is acknowledged by who got it. Of the leases that reached so far it is taken for the last.
+    pub(super) fn ack_lapsed(&mut self, upto: Stamp) -> Vec<Lapsed> {
+        if self.lapsed.is_empty() {
+            self.granted.retain(|(reached, _)| *reached > upto);
+            return Vec::new();
+        }
+        let granted = self.granted.iter().rev().find(|(reached, _)| *reached == upto);
+        let Some(&(_, lease)) = granted else { return Vec::new() };
+        let got = |lapsed: &mut Lapsed| lapsed.stamp <= upto && lease <= lapsed.leases;
+        self.lapsed.extract_if(.., got).collect()
+    }
+
     /// Removes what was handed out up to `upto`.
     pub(super) fn ack(&mut self, upto: Stamp) -> VecDeque<Box<Letter>> {
         let upto = upto.min(self.handed);
-        self.acknowledged = self.acknowledged.max(upto);
         let removed: VecDeque<_> = self.letters.drain(..self.held(upto)).collect();
         self.bytes -= removed.iter().map(|letter| letter.bytes()).sum::<u64>();
         if self.lease.as_ref().is_some_and(|lease| lease.upto <= upto) {
@@ -271,16 +321,12 @@ impl Mailbox {
         }
     }
 
-    /// Whether a message that was handed out under this stamp was acknowledged, though it had
-    /// expired by then.
-    pub(super) fn was_acknowledged(&self, stamp: Stamp) -> bool {
-        stamp <= self.acknowledged
-    }
-
-    /// Until when a reader holds the message with this stamp.
+    /// Until when a reader holds the message with this stamp, which has expired.
     pub(super) fn held_until(&self, stamp: Stamp, now_us: u64) -> Option<u64> {
         let lease = self.lease.as_ref()?;
-        (stamp <= lease.upto && lease.until_us > now_us).then_some(lease.until_us)
+        let lapsed = self.lapsed.iter().find(|lapsed| lapsed.stamp == stamp)?;
+        let holds = stamp <= lease.upto && lapsed.leases == self.leases;
+        (holds && lease.until_us > now_us).then_some(lease.until_us)
     }
 
     pub(super) fn presence(&self, now_us: u64) -> Presence {

@@ -170,6 +170,8 @@ impl State {
         let (status, topic) = if let Some(wait) = answers {
             mailbox.park(wait, letter, now_us);
             self.open(sender).answered_late(wait);
+            // Who sleeps knows nothing of it, and it will be theirs if nobody takes it.
+            self.wakes.push(Topic::Inbox(recipient.clone()));
             (SentStatus::Replied, Topic::Reply(recipient.clone(), wait))
         } else {
             mailbox.push(letter);
@@ -304,10 +306,14 @@ impl State {
     pub(super) fn ack(&mut self, inbox: &Inbox, upto: Stamp) -> u64 {
         let Some(mailbox) = self.get(inbox) else { return 0 };
         let removed = mailbox.ack(upto);
+        let lapsed = mailbox.ack_lapsed(upto);
         if mailbox.queued() > 0 {
             self.wakes.push(Topic::Inbox(inbox.clone()));
         }
         for letter in &removed {
+            self.note_acknowledged(&letter.sender, letter.row);
+        }
+        for letter in &lapsed {
             self.note_acknowledged(&letter.sender, letter.row);
         }
         removed.len() as u64

@@ -9,7 +9,7 @@ use std::{
 use super::{mailbox::Mailbox, micros, state::State};
 use crate::{
     model::{Address, Inbox, MessageId},
-    queue::{TaskId, TaskRecord},
+    queue::{TaskId, TaskRecord, Topic},
 };
 
 /// Tasks that are known. Each ends by itself.
@@ -79,7 +79,12 @@ impl State {
     ) -> Option<TaskRecord> {
         self.settle(inbox, now_us);
         let limit = self.limits.open_waits;
-        let (peer, deadline_us) = self.get(inbox)?.open_task(wait, hold, limit, now_us)?;
+        let mailbox = self.get(inbox)?;
+        let sweep = mailbox.next_sweep();
+        let (peer, deadline_us) = mailbox.open_task(wait, hold, limit, now_us)?;
+        if mailbox.next_sweep() < sweep {
+            self.wakes.push(Topic::Inbox(inbox.clone())); // who sleeps would look too late
+        }
         Some(self.tasks.open(inbox, wait, &peer, (deadline_us, micros(hold)), now_us))
     }
 

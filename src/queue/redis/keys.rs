@@ -188,6 +188,9 @@ pub(super) fn topic(topic: &Topic) -> (String, u8) {
     }
 }
 
+/// Letters of a wait in the name of its topic.
+const WAIT_LEN: usize = 36;
+
 fn reply_topic(wait: &MessageId, inbox: &str) -> String {
     format!("r{wait}{inbox}")
 }
@@ -210,14 +213,20 @@ pub(super) fn woken(payload: &[u8]) -> Option<String> {
     }
 }
 
+/// The topic of the inbox that a reply's topic is of.
+pub(super) fn inbox_of_reply(topic: &str) -> Option<String> {
+    let rest = topic.strip_prefix('r')?;
+    Some(format!("q{}", rest.get(WAIT_LEN..)?))
+}
+
 /// What a topic watches, for the safety poll: the inbox and, for a reply, the wait.
 pub(super) fn watched(topic: &str) -> Option<(Inbox, Option<MessageId>)> {
     let rest = topic.get(1..)?;
     match topic.as_bytes().first()? {
         b'q' => Some((Inbox::from_name(rest)?, None)),
         b'r' => {
-            let wait = rest.get(..36)?.parse().ok()?;
-            Some((Inbox::from_name(rest.get(36..)?)?, Some(wait)))
+            let wait = rest.get(..WAIT_LEN)?.parse().ok()?;
+            Some((Inbox::from_name(rest.get(WAIT_LEN..)?)?, Some(wait)))
         }
         _ => None,
     }
@@ -282,6 +291,8 @@ mod tests {
         let payload = [b"r", &wait.as_bytes()[..], b"default/alice"].concat();
         assert_eq!(woken(&payload), Some(name.clone()));
         assert_eq!(watched(&name), Some((alice, Some(wait))));
+        assert_eq!(inbox_of_reply(&name).as_deref(), Some("qdefault/alice"));
+        assert_eq!(inbox_of_reply("qdefault/rita"), None);
         assert_eq!(woken(b""), None);
         assert_eq!(woken(b"rshort"), None);
     }

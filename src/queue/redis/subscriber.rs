@@ -175,6 +175,10 @@ async fn listen(ear: Client, hub: Hub, heard: Heard, name: String) {
                     }
                 } else {
                     hub.wake(&topic);
+                    // Who sleeps at the inbox knows nothing of a reply, and it will be theirs if nobody takes it.
+                    if let Some(inbox) = keys::inbox_of_reply(&topic) {
+                        hub.wake(&inbox);
+                    }
                 }
             }
             Err(RecvError::Lagged(_)) => wake_all(&hub).await,

@@ -28,7 +28,7 @@ impl RedisQueue {
         let id = keys::new_task(inbox);
         let names = vec![own.meta(), own.waits(), own.replies(), keys::task(&id).0];
         let limit = count(self.store.limits.open_waits);
-        let args = vec![bytes(wait.as_bytes()), millis(hold), limit];
+        let args = vec![bytes(wait.as_bytes()), millis(hold), limit, self.options_alone()];
         let call = Call::new(Operation::TaskOpen, keys::slot(own.bucket), names, args);
         // A handle says that its task is kept: one that a failover may lose is not handed out.
         let (value, confirmed) = self.write(call).await?;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use mcp_messaging::{
     model::{MessageId, MessageState},
-    queue::{FetchRequest, LeaseId, Limits, Outcome, Waiting},
+    queue::{FetchRequest, LeaseId, Limits, Outcome, Stamp, Waiting},
 };
 
 use crate::support::{
     Backend, Draft, LIMITS, anything, inbox, memory_backend_with, message, ms, redis_backend_with,
-    secs,
+    secs, texts_of,
 };
 
 for_each_backend!(
@@ -23,6 +23,10 @@ for_each_backend!(
     a_message_that_expired_in_the_middle_of_an_acknowledged_batch_is_reported,
     a_message_that_expired_after_it_was_given_back_is_reported,
     an_acknowledgement_under_the_lease_counts_though_the_message_expired_meanwhile,
+    an_acknowledgement_counts_though_a_later_reader_found_that_its_messages_had_expired,
+    an_acknowledgement_of_some_counts_though_a_later_reader_found_that_all_had_expired,
+    an_acknowledgement_says_nothing_of_what_had_expired_before_its_lease,
+    what_was_read_since_says_nothing_of_what_expired_before_it_came,
     a_sender_is_told_at_its_next_send,
     a_sender_is_told_at_its_next_fetch,
     a_sender_that_waits_learns_when_to_look_for_notices,
@@ -160,6 +164,70 @@ async fn soon(backend: &Backend, mut due: impl AsyncFnMut() -> bool) {
         backend.pass(ms(100)).await;
     }
     panic!("told within 6 s");
+}
+
+/// Leases as one whose lease runs out at once. Up to where it reaches.
+async fn lease_briefly(backend: &Backend, most: usize) -> Stamp {
+    let brief = FetchRequest { lease_for: ms(100), max_messages: most, ..anything() };
+    backend.lease("bob", &brief).await.1
+}
+
+async fn an_acknowledgement_counts_though_a_later_reader_found_that_its_messages_had_expired(
+    backend: Backend,
+) {
+    let id = short(&backend, "read slowly").await;
+    let upto = lease_briefly(&backend, 10).await;
+    let next = backend.queue_up(&message("alice", "bob", "next")).await;
+    backend.pass(ms(600)).await;
+    let (got, next_upto) = backend.lease("bob", &anything()).await;
+    assert_eq!(got[0].id, next);
+    backend.ack(&inbox("bob"), upto).await.unwrap();
+    assert_eq!(backend.state("alice", id).await, Some(MessageState::Acknowledged));
+    assert_eq!(backend.state("alice", next).await, Some(MessageState::Delivered));
+    backend.ack(&inbox("bob"), next_upto).await.unwrap();
+    assert!(backend.noticed("alice").await.is_empty());
+}
+
+async fn an_acknowledgement_of_some_counts_though_a_later_reader_found_that_all_had_expired(
+    backend: Backend,
+) {
+    let (one, two) = (short(&backend, "1").await, short(&backend, "2").await);
+    let upto = lease_briefly(&backend, 1).await;
+    backend.pass(ms(110)).await;
+    lease_briefly(&backend, 10).await;
+    backend.queue_up(&message("alice", "bob", "next")).await;
+    backend.pass(ms(500)).await;
+    assert_eq!(texts_of(&backend.lease("bob", &anything()).await.0), ["next"]);
+    backend.ack(&inbox("bob"), upto).await.unwrap();
+    assert_eq!(backend.state("alice", one).await, Some(MessageState::Acknowledged));
+    assert_eq!(backend.noticed("alice").await, [two]);
+}
+
+/// Nobody ever said that it was received.
+async fn an_acknowledgement_says_nothing_of_what_had_expired_before_its_lease(backend: Backend) {
+    let lost = short(&backend, "handed out, and its reader died").await;
+    backend.queue_up(&message("alice", "bob", "next")).await;
+    lease_briefly(&backend, 10).await;
+    backend.pass(ms(600)).await;
+    assert_eq!(backend.texts("bob").await, ["next"]);
+    assert_eq!(backend.state("alice", lost).await, Some(MessageState::Expired));
+    assert_eq!(backend.noticed("alice").await, [lost]);
+}
+
+async fn what_was_read_since_says_nothing_of_what_expired_before_it_came(backend: Backend) {
+    let unread = short(&backend, "unread").await;
+    let handed = backend.queue_up(&message("alice", "carol", "not received").living(ms(300))).await;
+    let brief = FetchRequest { lease_for: ms(100), ..anything() };
+    backend.lease("carol", &brief).await;
+    backend.pass(ms(600)).await;
+    for client in ["bob", "carol"] {
+        backend.queue_up(&message("alice", client, "next")).await;
+        assert_eq!(backend.texts(client).await, ["next"]);
+    }
+    for id in [unread, handed] {
+        assert_eq!(backend.state("alice", id).await, Some(MessageState::Expired));
+    }
+    assert_eq!(backend.noticed("alice").await, [unread, handed]);
 }
 
 async fn a_sender_is_told_at_its_next_send(backend: Backend) {

@@ -16,6 +16,7 @@ for_each_backend!(
     an_answer_to_a_wait_finds_room_in_a_full_inbox,
     a_wait_too_many_is_refused_without_a_trace,
     a_wait_that_is_over_makes_room_for_another,
+    a_wait_whose_time_is_over_makes_room_though_nobody_closed_it,
 );
 
 async fn fill(backend: &Backend, messages: u64) {
@@ -133,4 +134,14 @@ async fn a_wait_that_is_over_makes_room_for_another(backend: Backend) {
     backend.take_reply("bob", second).await;
     backend.wait_done(&inbox("bob"), second).await.unwrap();
     ask(&backend).await;
+}
+
+async fn a_wait_whose_time_is_over_makes_room_though_nobody_closed_it(backend: Backend) {
+    let ask = |wait| message("alice", "bob", "?").asking(wait);
+    for _ in 0..LIMITS.open_waits {
+        backend.queue_up(&ask(ms(300))).await;
+    }
+    assert!(matches!(backend.send(&ask(secs(20))).await, Err(QueueError::TooManyWaits { .. })));
+    backend.pass(ms(600)).await;
+    backend.queue_up(&ask(secs(20))).await;
 }

@@ -20,6 +20,7 @@ for_each_backend!(
     a_received_reply_ends_with_its_task,
     an_unread_reply_goes_to_the_inbox_after_its_hold,
     an_unread_reply_has_half_of_its_life_in_the_inbox,
+    who_sleeps_learns_that_the_reply_of_a_task_comes_sooner_than_that_of_its_wait,
     a_reply_that_was_handed_out_and_not_received_goes_to_the_inbox_marked,
     a_task_is_known_until_its_end,
     a_cancelled_task_says_so_and_its_late_reply_goes_to_the_inbox,
@@ -153,6 +154,20 @@ async fn an_unread_reply_has_half_of_its_life_in_the_inbox(backend: Backend) {
     backend.reply(&brief).await;
     backend.pass(ms(1200)).await;
     assert_eq!(backend.texts("alice").await, ["brief"]);
+}
+
+async fn who_sleeps_learns_that_the_reply_of_a_task_comes_sooner_than_that_of_its_wait(
+    backend: Backend,
+) {
+    let question = ask(&backend).await;
+    backend.reply(&message("bob", "alice", "!").answering(question)).await;
+    assert!(backend.look("alice").await.due.unwrap() > secs(20));
+    let mut watching = backend.watching("alice").await;
+    while watching.next_within(ms(300)).await {} // a fresh subscription's
+    open(&backend, question, ms(600)).await;
+    wakes(&mut watching).await;
+    backend.pass(backend.look("alice").await.due.unwrap() + ms(20)).await;
+    assert_eq!(backend.texts("alice").await, ["!"]);
 }
 
 async fn a_reply_that_was_handed_out_and_not_received_goes_to_the_inbox_marked(backend: Backend) {

@@ -33,6 +33,7 @@ for_each_backend!(
     a_question_says_that_it_asks,
     who_waits_for_a_reply_counts_as_waiting,
     a_parked_reply_wakes_the_wait_and_not_the_inbox_alone,
+    who_sleeps_learns_when_a_reply_that_nobody_takes_will_be_its_own,
     a_parked_reply_that_expires_is_reported_to_its_sender,
 );
 
@@ -303,6 +304,18 @@ async fn a_parked_reply_wakes_the_wait_and_not_the_inbox_alone(backend: Backend)
     let mut watching = backend.watch(topic).await.unwrap();
     backend.reply(&answer(question, "!")).await;
     wakes(&mut watching).await;
+}
+
+/// Who sleeps knew of no wait when it fell asleep.
+async fn who_sleeps_learns_when_a_reply_that_nobody_takes_will_be_its_own(backend: Backend) {
+    let mut watching = backend.watching("alice").await;
+    assert_eq!(backend.look("alice").await.due, None);
+    while watching.next_within(ms(300)).await {} // a fresh subscription's
+    let question = ask(&backend, "?").await;
+    backend.reply(&answer(question, "!")).await;
+    wakes(&mut watching).await;
+    let due = backend.look("alice").await.due.expect("the end of the wait");
+    assert!(due <= secs(30), "{due:?}");
 }
 
 async fn a_parked_reply_that_expires_is_reported_to_its_sender(backend: Backend) {
