@@ -15,6 +15,7 @@ local LEDGER_EVERY = 5000  -- ms: how often a sender's expired messages are look
 local OVERDUE = 10000      -- ms: a sender who has not come for so long is looked up by whoever counts
 local ASKED_MAX = 128      -- questions remembered as handed out
 local EXCEPTIONS_MAX = 1000
+local SESSIONS_MAX = 16     -- sessions that wait at one inbox, and are remembered
 -- Header flags: may have been received before; its sender waits for an answer; it names what it answers.
 local COPY, ASKS, REPLIES = 1, 2, 4
 local GONE = '\255\254gone' -- marks elements to remove: no UTF-8 text is like it
@@ -633,7 +634,18 @@ local function fetched(kind, look_up, now, remaining, due, seen, attempt, upto)
 end
 -- The earlier of two times from now, of which the first may be none.
 local function sooner(due, ms) return (due < 0 or ms < due) and ms or due end
-local SERVED = '+' -- behind the call in wn: it got its messages
+local SERVED = '+' -- behind the call of a session: it got its messages
+-- Before another session is noted: those whose latest call is the oldest (its id begins with its time) make room.
+local function forget_sessions(m)
+  if call('HLEN', m) <= SESSIONS_MAX then return end -- with the few fields that are no session's
+  call('HDEL', m, 'ws', 'wn')                        -- the only one that was noted up to revision 15
+  local all, sessions = call('HGETALL', m), {}
+  for i = 1, #all, 2 do
+    if #all[i] == 17 then sessions[#sessions + 1] = { all[i + 1], all[i] } end
+  end
+  table.sort(sessions, function(one, two) return one[1] < two[1] end)
+  for i = 1, #sessions - SESSIONS_MAX / 2 do call('HDEL', m, sessions[i][2]) end
+end
 local function fetch(keys, a)
   local q, m, w, r, x = keys[1], keys[2], keys[3], keys[4], keys[5]
   local packed = a[1]
@@ -643,7 +655,7 @@ local function fetch(keys, a)
   local waiting, session = '', ''
   if wait_ms >= 0 then waiting, session = sub(packed, FETCH_SIZE + 1, FETCH_SIZE + 16), sub(packed, FETCH_SIZE + 17) end
   local us, now = clock()
-  local f = session == '' and call('HMGET', m, 'c', 'l', 'o') or call('HMGET', m, 'c', 'l', 'o', 'ws', 'wn')
+  local f = session == '' and call('HMGET', m, 'c', 'l', 'o') or call('HMGET', m, 'c', 'l', 'o', 's' .. session)
   -- Whether the counters, and which further fields, are to be written.
   local c, l, changed, set = counters(f[1], m), lease_of(f[2]), false, {}
   if c.sn + SEEN_EVERY <= now then c.sn, changed = now, true end
@@ -659,14 +671,13 @@ local function fetch(keys, a)
 
   local ours = false -- whether this call is the latest one noted
   if session ~= '' then
-    local known, latest = f[4] == session, f[5]
-    local other = known and sub(latest, 1, 16) ~= waiting
-    ours = first == 1 or known and not other
-    if first == 1 then
+    local latest = f[4]
+    local other = latest and sub(latest, 1, 16) ~= waiting
+    ours = first == 1 or not other
+    if not latest then forget_sessions(m) end
+    if ours and latest ~= waiting then
       if other and #latest == 16 then wake(options, q, 'q') end -- who was served waits no more
-      set, changed = { 'ws', session, 'wn', waiting }, true
-    elseif ours and #latest > 16 then -- its answer got lost: it waits again
-      set, changed = { 'wn', waiting }, true
+      set, changed = { 's' .. session, waiting }, true -- served, if its answer got lost: it waits again
     elseif other then
       if changed then save(m, c, now, keep) end
       return { fetched(3, 0, now, 0, -1, 0, 0, 0) }
@@ -737,7 +748,7 @@ local function fetch(keys, a)
   if not again then c.dn = h_stamp(out[2]) <= seen and c.dn + 1 or 1 end
   c.lc, c.wu = max(c.lc, top), 0
   local given = pack(LEASE, lease, now + lease_ms, got, sizes, top, seen, l and l.busy or 0)
-  if ours then set = { 'ws', session, 'wn', waiting .. SERVED } end
+  if ours then set = { 's' .. session, waiting .. SERVED } end
   save(m, c, now, keep, 'l', given, unpack(set))
   remember_asked(w, asked, now)
   out[1] = fetched(1, look_up, now, total - #expired - got, due, seen, c.dn, top)

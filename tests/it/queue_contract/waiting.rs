@@ -21,6 +21,8 @@ for_each_backend!(
     who_was_served_stays_served_when_it_asks_again,
     a_call_does_not_supersede_itself,
     calls_of_other_sessions_wait_side_by_side,
+    a_session_supersedes_its_own_call_though_another_waits_too,
+    who_came_before_many_other_sessions_waits_on,
     calls_without_a_session_wait_side_by_side,
     a_session_waits_in_each_inbox_by_itself,
 );
@@ -169,6 +171,37 @@ async fn calls_of_other_sessions_wait_side_by_side(backend: Backend) {
         assert_eq!(wait(&backend, Some("s"), one, first).await.outcome, Outcome::Empty);
         assert_eq!(wait(&backend, Some("t"), two, first).await.outcome, Outcome::Empty);
     }
+}
+
+async fn a_session_supersedes_its_own_call_though_another_waits_too(backend: Backend) {
+    let [older, later] = [LeaseId::new(), LeaseId::new()];
+    let (others, others_later) = (LeaseId::new(), LeaseId::new());
+    wait(&backend, Some("s"), older, true).await;
+    wait(&backend, Some("t"), others, true).await;
+    let mut watching = backend.watching("bob").await;
+    while watching.next_within(QUIET).await {} // a fresh subscription's
+    assert_eq!(wait(&backend, Some("s"), later, true).await.outcome, Outcome::Empty);
+    wakes(&mut watching).await;
+    assert_eq!(wait(&backend, Some("t"), others_later, true).await.outcome, Outcome::Empty);
+    wakes(&mut watching).await;
+    backend.queue_up(&message("alice", "bob", "x")).await;
+    for (session, call) in [("s", older), ("t", others)] {
+        assert_eq!(wait(&backend, Some(session), call, false).await.outcome, Outcome::Superseded);
+    }
+    let fetched = wait(&backend, Some("s"), later, false).await;
+    assert!(matches!(fetched.outcome, Outcome::Messages(_)), "{fetched:?}");
+}
+
+/// More than a store remembers: who was forgotten is not sent away for it.
+async fn who_came_before_many_other_sessions_waits_on(backend: Backend) {
+    let (call, later) = (LeaseId::new(), LeaseId::new());
+    wait(&backend, Some("first"), call, true).await;
+    for n in 0..200 {
+        wait(&backend, Some(&format!("session-{n}")), LeaseId::new(), true).await;
+    }
+    assert_eq!(wait(&backend, Some("first"), call, false).await.outcome, Outcome::Empty);
+    assert_eq!(wait(&backend, Some("first"), later, true).await.outcome, Outcome::Empty);
+    assert_eq!(wait(&backend, Some("first"), call, false).await.outcome, Outcome::Superseded);
 }
 
 async fn calls_without_a_session_wait_side_by_side(backend: Backend) {
