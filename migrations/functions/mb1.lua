@@ -144,18 +144,20 @@ local function note(m, now, life)
   call('ZADD', index, fmt(now + life), sub(m, tag + 2, -3))
   outlive(index, life)
 end
--- Writes the counters, with further fields, and keeps the hash alive: always at least `keep` after a
--- write, rarely a command. -> whether its life was prolonged
-local function save(m, c, now, keep, ...)
-  local prolong = c.k <= now
-  if prolong then c.k = now + keep / 2 end
+-- Writes the counters, with further fields, and keeps the hash alive: always at least `keep` after the time `till`, now or
+-- when a message ends that it tells of; rarely a command. -> whether its life was prolonged
+local function save_until(till, m, c, now, keep, ...)
+  local prolong = c.k <= till
+  if prolong then c.k = till + floor(keep / 2) end
   put_counters(m, c, ...)
   if prolong then
-    call('PEXPIRE', m, text(keep + keep / 2))
-    note(m, now, keep + keep / 2)
+    local life = c.k + keep - now
+    call('PEXPIRE', m, text(life))
+    note(m, now, life)
   end
   return prolong
 end
+local function save(m, c, now, keep, ...) return save_until(now, m, c, now, keep, ...) end
 
 -- Exceptions to "everything up to the acknowledged stamp was acknowledged":
 -- E lo hi: expired unread; L lo hi t: expired after they were handed out, as long ago as this: who got those up to
@@ -163,8 +165,10 @@ end
 -- the inbox under stamp t; T s t: the same after it was handed out.
 local function except(x, record, keep)
   if call('RPUSH', x, record) > EXCEPTIONS_MAX then call('LTRIM', x, -EXCEPTIONS_MAX, -1) end
-  call('PEXPIRE', x, text(keep + keep / 2))
+  outlive(x, keep + floor(keep / 2))
 end
+-- How long an exception is kept for a message that lives until `exp`.
+local function kept_for(exp, now, keep) return max(0, exp - now) + keep end
 local function expired_range(x, acked, lo, hi, from_head, keep)
   local last = from_head and call('LINDEX', x, -1)
   if last and sub(last, 1, 1) == 'E' then
@@ -299,7 +303,7 @@ local function unpark(q, m, r, x, c, wait, state, us, now, keep)
   if state ~= '3' and h_exp(h) > now then
     local flags = state == '2' and bit.bor(h_flags(h), COPY) or h_flags(h)
     local stamp = append(q, m, x, c, us, now, keep, flags, p[2], h_exp(h), h_id(h), sub(h, 39))
-    except(x, (state == '2' and 'T' or 'R') .. pack('>dd', h_stamp(h), stamp), keep)
+    except(x, (state == '2' and 'T' or 'R') .. pack('>dd', h_stamp(h), stamp), kept_for(h_exp(h), now, keep))
     back = 1
   elseif state ~= '3' then
     except(x, 'P' .. pack('>d', h_stamp(h)), keep)
@@ -402,44 +406,60 @@ local function match_wait(w, sender, candidates, now)
   return nil
 end
 
--- What became of a message: q queued, d delivered, a acknowledged, e expired, u unknown.
-local function fate(k, now, f, exceptions, stamp, exp, parked)
-  if not f then return 'u' end
-  if parked then
-    local all = call('HGETALL', k.r)
-    for i = 1, #all, 2 do
-      if sub(all[i], 1, 1) == 'h' and h_stamp(all[i + 1]) == stamp then
-        local packed = call('HGET', k.w, 'w' .. sub(all[i], 2))
-        local state = packed and wait_of(packed).state
-        if state == '3' then return 'a' end
-        if exp <= now then return 'e' end
-        return state == '2' and 'd' or 'q'
-      end
+-- Parked replies: {wait, header}, ... Not their texts, which may be long.
+local function parked_replies(r)
+  local found = {}
+  for _, field in ipairs(call('HKEYS', r)) do
+    if sub(field, 1, 1) == 'h' then found[#found + 1] = { sub(field, 2), call('HGET', r, field) } end
+  end
+  return found
+end
+
+-- What is known of an inbox, to tell what became of its messages; nil if it never had mail.
+local function fate_fields(w, r, x, c, l, now)
+  if c.s == 0 then return nil end
+  local f = { now = now, acked = c.ac, seen = c.lc, last = c.s, leased = running(l, now), top = l and l.top,
+              parked = {}, ranges = {}, points = {} }
+  for _, one in ipairs(parked_replies(r)) do
+    local packed = call('HGET', w, 'w' .. one[1])
+    f.parked[h_stamp(one[2])] = packed and wait_of(packed).state or '0'
+  end
+  for _, record in ipairs(call('LRANGE', x, 0, -1)) do
+    local kind, one = sub(record, 1, 1), read('>d', record, 2)
+    if kind == 'E' or kind == 'L' then
+      f.ranges[#f.ranges + 1] = { one, (read('>d', record, 10)), kind == 'L' and (read('>d', record, 18)) or 0 }
+    elseif not f.points[one] then
+      f.points[one] = { kind, (kind == 'R' or kind == 'T') and (read('>d', record, 10)) or 0 }
     end
   end
-  for _, record in ipairs(exceptions) do
-    local kind = sub(record, 1, 1)
-    local one = read('>d', record, 2)
-    if kind == 'E' or kind == 'L' then
-      if not parked and one <= stamp and stamp <= (read('>d', record, 10)) then
-        return kind == 'L' and (read('>d', record, 18)) > now and 'd' or 'e'
-      end
-    elseif one == stamp then
-      if kind == 'P' then return 'e' end
-      if kind == 'A' then return 'a' end
-      local then_on = fate(k, now, f, exceptions, (read('>d', record, 10)), exp, false)
-      return kind == 'T' and then_on == 'q' and 'd' or then_on
+  return f
+end
+
+-- What became of a message: q queued, d delivered, a acknowledged, e expired, u unknown.
+local function fate(f, stamp, exp, parked)
+  if not f then return 'u' end
+  local state = parked and f.parked[stamp]
+  if state then
+    if state == '3' then return 'a' end
+    if exp <= f.now then return 'e' end
+    return state == '2' and 'd' or 'q'
+  end
+  local point = f.points[stamp]
+  if point then
+    if point[1] == 'P' then return 'e' end
+    if point[1] == 'A' then return 'a' end
+    local then_on = fate(f, point[2], exp, false)
+    return point[1] == 'T' and then_on == 'q' and 'd' or then_on
+  end
+  if not parked then
+    for _, range in ipairs(f.ranges) do
+      if range[1] <= stamp and stamp <= range[2] then return range[3] > f.now and 'd' or 'e' end
     end
   end
   if stamp <= f.acked then return 'a' end
   if stamp > f.last then return 'u' end               -- the store lost its memory since
-  if exp <= now then return (f.leased and stamp <= f.top) and 'd' or 'e' end
+  if exp <= f.now then return (f.leased and stamp <= f.top) and 'd' or 'e' end
   return stamp <= f.seen and 'd' or 'q'
-end
--- What `fate` asks of an inbox; nil if it never had mail.
-local function fate_fields(c, l, now)
-  if c.s == 0 then return nil end
-  return { acked = c.ac, seen = c.lc, last = c.s, leased = running(l, now), top = l and l.top }
 end
 
 -- How long a ledger may grow from n entries until it is looked for some to drop: a part of it, so that a
@@ -452,7 +472,7 @@ local function remember(m, l, id, recipient, stamp, exp, parked, now, keep, ledg
   local f = call('HMGET', m, 'c', 'o')
   local k, sn, c = 0, 0, nil
   if f[1] and #f[1] == COUNTERS_SIZE then k, sn = read(COUNTERS_KEPT, f[1]) end
-  if k <= now then c = counters(f[1], m) end -- also where there are none, or those of an older revision
+  if k <= exp then c = counters(f[1], m) end -- also where there are none, or those of an older revision
   local look_up, entries, pauses = owed(f[2] or c and c.old)
   local n = call('RPUSH', l, pack('>ddc16BBc0', stamp, exp, id, 0, parked and 1 or 0, recipient))
   if n > ledger_max * 4 then
@@ -464,13 +484,15 @@ local function remember(m, l, id, recipient, stamp, exp, parked, now, keep, ledg
   local due, sooner = look_up > 0 and look_up <= now, look_up == 0 or exp < look_up
   if sooner then look_up = exp end
   local seen, prolonged = (c and c.sn or sn) + SEEN_EVERY <= now, false
+  local till = max(now, exp)
   if c or seen or sooner then
     c = c or counters(f[1], m)
     if seen then c.sn = now end
-    if sooner then prolonged = save(m, c, now, keep, 'o', pack_owed(look_up, entries, pauses))
-    else prolonged = save(m, c, now, keep) end
+    if sooner then prolonged = save_until(till, m, c, now, keep, 'o', pack_owed(look_up, entries, pauses))
+    else prolonged = save_until(till, m, c, now, keep) end
+    k = c.k
   end
-  if prolonged or n == 1 then call('PEXPIRE', l, text(keep + keep / 2)) end
+  if prolonged or n == 1 then call('PEXPIRE', l, text(k + keep - now)) end -- as long as the hash
   if pauses > now or due then return 1 end
   if n <= ledger_max or n < entries then return 0 end
   call('HSET', m, 'o', pack_owed(look_up, crowded_at(n, ledger_max), pauses))
@@ -486,7 +508,7 @@ end
 
 -- Was this very message accepted by an earlier attempt? -> its header, whether it is parked
 -- | nil, whether it may have been received since
-local function find_accepted(q, r, c, id, us)
+local function find_accepted(q, r, x, c, id, us)
   local since = us - 30000000
   local i = -2
   while true do
@@ -495,11 +517,14 @@ local function find_accepted(q, r, c, id, us)
     if h_id(h) == id then return h end
     i = i - 2
   end
-  local all = call('HGETALL', r)
-  for j = 1, #all, 2 do
-    if sub(all[j], 1, 1) == 'h' and h_id(all[j + 1]) == id then return all[j + 1], true end
+  for _, one in ipairs(parked_replies(r)) do
+    if h_id(one[2]) == id then return one[2], true end
   end
-  return nil, c.ac >= since
+  if max(c.ac, c.lc) >= since then return nil, true end
+  for _, record in ipairs(call('LRANGE', x, 0, -1)) do -- a reply, while older mail lay in the inbox
+    if sub(record, 1, 1) == 'A' and (read('>d', record, 2)) >= since then return nil, true end
+  end
+  return nil, false
 end
 
 -- What send and fetch take as numbers comes packed: reading each from a text of its own costs more than
@@ -543,15 +568,14 @@ local function send(keys, a)
       return fail('MBCONFLICT', (string.gsub(first_id, '.', function(c) return format('%02x', byte(c)) end)))
     end
     local stamp, exp, parked = read('>ddB', first, 33)
-    local state = fate({ w = w, r = r }, now, fate_fields(c, lease_of(call('HGET', m, 'l')), now),
-      call('LRANGE', x, 0, -1), stamp, exp, parked == 1)
+    local state = fate(fate_fields(w, r, x, c, lease_of(call('HGET', m, 'l')), now), stamp, exp, parked == 1)
     if has(options, COVERED) then save(m, c, now, keep) end -- before the wait, which may be on the same hash
     if wait_ms > 0 and sw then open_wait(sm, sw, first_id, recipient, wait_ms, now, keep) end
     return sent(2, first_id, present, ms, 0, stamp, exp, state)
   end
 
   if has(options, RETRY) then
-    local h, unsure = find_accepted(q, r, c, id, us)
+    local h, unsure = find_accepted(q, r, x, c, id, us)
     if h then
       if has(options, COVERED) then save(m, c, now, keep) end
       return sent(unsure and 1 or 0, id, present, ms, 0, h_stamp(h), h_exp(h), 'q')
@@ -613,7 +637,7 @@ local function send(keys, a)
     stamp = append(q, m, x, c, us, now, keep, flags, body, exp, id, tail)
     if late then call('HDEL', sw, 'a' .. late) end
   end
-  save(m, c, now, keep)
+  save_until(exp, m, c, now, keep)
   if wait_ms > 0 and sw then open_wait(sm, sw, id, recipient, wait_ms, now, keep) end
   if d then
     call('SET', d, digest .. id .. pack('>ddB', stamp, exp, wait and 1 or 0), 'PX', fmt(ttl))
@@ -920,9 +944,9 @@ local function wait_untake(keys, a)
 end
 
 -- Accounts for a parked reply that was received.
-local function reply_received(q, m, x, h, keep)
+local function reply_received(q, m, x, h, now, keep)
   local head, stamp = call('LINDEX', q, 0), h_stamp(h)
-  if head and h_stamp(head) < stamp then except(x, 'A' .. pack('>d', stamp), keep)
+  if head and h_stamp(head) < stamp then except(x, 'A' .. pack('>d', stamp), kept_for(h_exp(h), now, keep))
   else
     local f = call('HMGET', m, 'c', 'l')
     local c = counters(f[1], m)
@@ -941,7 +965,10 @@ local function wait_done(keys, a)
   call('HDEL', w, 'w' .. wait)
   if not h then return 0 end
   call('HDEL', r, 'h' .. wait, 'b' .. wait)
-  if not packed or wait_of(packed).state ~= '3' then reply_received(q, m, x, h, tonumber(a[2])) end
+  if not packed or wait_of(packed).state ~= '3' then
+    local _, now = clock()
+    reply_received(q, m, x, h, now, tonumber(a[2]))
+  end
   return 1
 end
 
@@ -1007,7 +1034,8 @@ local function task_done(keys, a)
   if not h or not v or v.state ~= '2' then return 0 end
   v.state, v.till = '3', max(v.till, tonumber(a[3]))
   put_wait(w, wait, v)
-  reply_received(q, m, x, h, tonumber(a[2]))
+  local _, now = clock()
+  reply_received(q, m, x, h, now, tonumber(a[2]))
   return 1
 end
 
@@ -1193,10 +1221,10 @@ local function fates(keys, a)
     sweep(q, m, w, r, x, c, us, now, keep)
     save(m, c, now, keep)
   end
-  local f, exceptions, out = fate_fields(c, lease_of(found[2]), now), call('LRANGE', x, 0, -1), {}
+  local f, out = fate_fields(w, r, x, c, lease_of(found[2]), now), {}
   for i = 1, #a[2], 17 do
     local stamp, exp, parked = read('>ddB', a[2], i)
-    out[#out + 1] = fate({ w = w, r = r }, now, f, exceptions, stamp, exp, parked == 1)
+    out[#out + 1] = fate(f, stamp, exp, parked == 1)
   end
   return table.concat(out)
 end
@@ -1253,10 +1281,10 @@ local function ledger_settle(keys, a)
   if #kept < #all then
     call('UNLINK', l)
     for i = 1, #kept, 500 do call('RPUSH', l, unpack(kept, i, min(i + 499, #kept))) end
-    call('PEXPIRE', l, fmt(keep + keep / 2))
   end
   local f = call('HMGET', m, 'c', 'o')
   local c = counters(f[1], m)
+  if #kept < #all then call('PEXPIRE', l, fmt(max(c.k, now) + keep - now)) end
   local _, _, told = owed(f[2] or c.old)
   put_counters(m, c, 'o', pack_owed(next_at, crowded_at(#kept, ledger_max), told))
   outlive(m, keep)

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use mcp_messaging::queue::{Limits, Outcome, QueueError, SentStatus};
+use mcp_messaging::queue::{Limits, Outcome, QueueError, SentStatus, Taken, redis::Seal};
 
 use crate::support::{
     Backend, Draft, LIMITS, Persistence, Proxy, RedisServer, Reply, Weather, anything, inbox,
-    message, redis_backend, redis_backend_with, redis_behind,
+    message, redis_backend, redis_backend_with, redis_behind, secs, texts_of,
 };
 
 /// How often a function was called from outside, and what all of them did inside: how many messages were stored.
@@ -123,4 +123,28 @@ async fn an_answer_that_is_lost_on_the_way_stores_nothing_twice() {
     assert!(sent.iter().all(Result::is_ok), "{sent:?}");
     assert_eq!(calls(backend.redis()).1, 40, "found again, not stored again");
     each_has_its_own(&backend, 40).await;
+}
+
+#[tokio::test]
+async fn a_reply_that_was_received_before_its_sender_heard_of_it_is_marked_when_it_comes_again() {
+    let redis = RedisServer::start(Persistence::None);
+    let proxy = Proxy::before(&redis.url()).await;
+    let backend = redis_behind(proxy.url(), redis).await;
+    let near = backend.beside(Seal::default()).await;
+    near.queue_up(&message("carol", "alice", "older")).await;
+    let question = near.queue_up(&message("alice", "bob", "?").asking(secs(20))).await;
+    proxy.turn(Weather::Hole);
+    let reply = message("bob", "alice", "!").answering(question);
+    let received = async {
+        while !matches!(near.taken("alice", question).await, Taken::Reply(_)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        near.wait_done(&inbox("alice"), question).await.unwrap();
+        proxy.turn(Weather::Fair);
+    };
+    let (sent, ()) = tokio::join!(backend.post(&reply), received);
+    assert_eq!(sent.status, SentStatus::Queued, "nothing is known of the first time");
+    let got = near.drain("alice").await;
+    assert_eq!(texts_of(&got), ["older", "!"]);
+    assert_eq!([got[0].redelivered, got[1].redelivered], [false, true]);
 }

@@ -20,6 +20,9 @@ use crate::{
     queue::{LedgerEntry, Notice, QueueError},
 };
 
+/// Messages whose fate is asked in one call: Redis serves nobody else meanwhile.
+const FATES: usize = 256;
+
 /// States as the ledger stores them.
 const OPEN: u8 = 0;
 const ACKNOWLEDGED: u8 = 1;
@@ -101,14 +104,17 @@ impl RedisQueue {
         }
         let asks = by_recipient.into_iter().map(|(recipient, entries)| async move {
             let keys = InboxKeys::new(recipient);
-            let questions: Vec<u8> = entries.iter().flat_map(|entry| entry.question).collect();
-            let args = vec![self.keep(), Value::Bytes(questions.into())];
-            let letters = self.call(Operation::Fates, keys.bucket, keys.all(), args).await?;
-            let letters = letters.as_bytes().ok_or_else(|| contract("fates answered no text"))?;
-            let states = entries.iter().enumerate();
-            Ok::<_, QueueError>(
-                states.map(|(i, entry)| (entry.id, state(letters.get(i)))).collect::<Vec<_>>(),
-            )
+            let mut states = Vec::with_capacity(entries.len());
+            for entries in entries.chunks(FATES) {
+                let questions: Vec<u8> = entries.iter().flat_map(|entry| entry.question).collect();
+                let args = vec![self.keep(), Value::Bytes(questions.into())];
+                let letters = self.call(Operation::Fates, keys.bucket, keys.all(), args).await?;
+                let letters =
+                    letters.as_bytes().ok_or_else(|| contract("fates answered no text"))?;
+                let each = entries.iter().enumerate();
+                states.extend(each.map(|(i, entry)| (entry.id, state(letters.get(i)))));
+            }
+            Ok::<_, QueueError>(states)
         });
         let answers = futures_util::future::try_join_all(asks.collect::<Vec<_>>()).await?;
         Ok(answers.into_iter().flatten().collect())

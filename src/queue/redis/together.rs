@@ -71,7 +71,6 @@ impl Vehicle {
             | Operation::TaskDone
             | Operation::Contact
             | Operation::Peek
-            | Operation::Fates
             | Operation::LedgerAdd
             | Operation::Cancelled => Some(Self::Draining),
             // Rare, or long.
@@ -80,6 +79,7 @@ impl Vehicle {
             | Operation::TaskCancel
             | Operation::Browse
             | Operation::Probe
+            | Operation::Fates
             | Operation::LedgerList
             | Operation::LedgerSettle
             | Operation::CheckIn

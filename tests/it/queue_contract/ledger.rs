@@ -336,3 +336,26 @@ async fn nothing_unsettled_is_lost_without_saying_so(backend: Backend) {
     assert!(!backend.post(&message("alice", "bob", "x")).await.unrecorded);
     assert!(backend.ledger(&inbox("alice")).await.unwrap().len() <= 10);
 }
+
+const BRIEF_LEDGER: Limits = Limits { ledger_life: ms(1600), ..LIMITS };
+
+#[tokio::test]
+async fn a_long_life_is_remembered_after_its_end_in_memory() {
+    a_long_life_is_remembered_after_its_end(memory_backend_with(BRIEF_LEDGER)).await;
+}
+
+#[tokio::test]
+async fn a_long_life_is_remembered_after_its_end_on_redis() {
+    a_long_life_is_remembered_after_its_end(redis_backend_with(BRIEF_LEDGER).await).await;
+}
+
+/// What is known of it must not go by when its sender wrote first, but by when it ends.
+async fn a_long_life_is_remembered_after_its_end(backend: Backend) {
+    backend.queue_up(&message("alice", "bob", "x").living(ms(100))).await;
+    backend.pass(ms(760)).await;
+    let long = message("alice", "bob", "as long as the ledger").living(BRIEF_LEDGER.ledger_life);
+    let long = backend.queue_up(&long).await;
+    backend.pass(ms(1900)).await;
+    assert_eq!(backend.state("alice", long).await, Some(MessageState::Expired));
+    assert!(backend.noticed("alice").await.contains(&long));
+}
