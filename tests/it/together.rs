@@ -148,3 +148,38 @@ async fn a_reply_that_was_received_before_its_sender_heard_of_it_is_marked_when_
     assert_eq!(texts_of(&got), ["older", "!"]);
     assert_eq!([got[0].redelivered, got[1].redelivered], [false, true]);
 }
+
+/// Without as many replicas as it wants it takes no writes.
+fn refuse_writes(redis: &RedisServer, refuse: bool) {
+    let replicas = if refuse { "1" } else { "0" };
+    let set = redis.command(&["CONFIG", "SET", "min-replicas-to-write", replicas]);
+    assert_eq!(set, Reply::Text("OK".into()));
+}
+
+#[tokio::test]
+async fn reads_at_once_are_answered_by_a_redis_that_takes_no_writes() {
+    let backend = redis_backend().await;
+    post_at_once(&backend, 40).await;
+    refuse_writes(backend.redis(), true);
+    assert!(backend.send(&message("alice", "bob-0", "refused")).await.is_err());
+    let bobs: Vec<_> = (0..40).map(|n| inbox(&format!("bob-{n}"))).collect();
+    let before = calls(backend.redis()).0;
+    let peeks = join_all(bobs.iter().map(|bob| backend.peek(bob))).await;
+    assert!(peeks.iter().all(|peek| peek.as_ref().is_ok_and(|peek| peek.queued == 1)), "{peeks:?}");
+    assert!(calls(backend.redis()).0 - before <= 40 / 32 + 1, "they share a way");
+}
+
+#[tokio::test]
+async fn what_redis_refused_to_take_is_no_copy_when_it_takes_it() {
+    let backend = redis_backend().await;
+    backend.queue_up(&message("alice", "bob", "one before it")).await;
+    backend.drain("bob").await;
+    refuse_writes(backend.redis(), true);
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        refuse_writes(backend.redis(), false);
+    };
+    let letter = message("alice", "bob", "tried more than once");
+    tokio::join!(backend.queue_up(&letter), later);
+    assert!(!backend.drain("bob").await[0].redelivered);
+}

@@ -314,6 +314,7 @@ impl Link {
             self.metrics.redis_error(call.operation.name(), kind);
         }
         let unavailable = || QueueError::Unavailable { detail: error.to_string() };
+        let refused = reply::refused(error);
         let (error, missing) = match reply::sort(error) {
             Failure::FunctionMissing => (unavailable(), true),
             Failure::NoFunctions if !self.scripts.swap(true, Ordering::Relaxed) => return Ok(()),
@@ -333,7 +334,9 @@ impl Link {
         if missing {
             return self.load().await;
         }
-        call.may_have_happened();
+        if !refused {
+            call.may_have_happened();
+        }
         Ok(())
     }
 

@@ -19,7 +19,7 @@ pub(super) enum Failure {
     FunctionMissing,
     /// The server has no functions at all, or not for us: run the scripts.
     NoFunctions,
-    /// It may work in a moment, and the call may have happened.
+    /// It may work in a moment, and the call may have happened unless it was [`refused`].
     Passing(QueueError),
     /// It will not work.
     Final(QueueError),
@@ -57,6 +57,25 @@ pub(super) fn sort(error: &Error) -> Failure {
         // LOADING, READONLY, MASTERDOWN, CLUSTERDOWN, TRYAGAIN, NOREPLICAS, BUSY, a cut connection ...
         _ => Failure::Passing(unavailable()),
     }
+}
+
+/// Whether Redis said that it did not begin with it.
+pub(super) fn refused(error: &Error) -> bool {
+    let code = error.details().split(' ').next().unwrap_or_default();
+    matches!(
+        code,
+        "READONLY"
+            | "NOREPLICAS"
+            | "MISCONF"
+            | "OOM"
+            | "LOADING"
+            | "MASTERDOWN"
+            | "CLUSTERDOWN"
+            | "TRYAGAIN"
+            | "MOVED"
+            | "ASK"
+            | "BUSY"
+    )
 }
 
 /// What kind of error it is, for metrics. `None`: a refusal of ours, which is no error of Redis.
@@ -208,6 +227,8 @@ mod tests {
         for last in ["OOM command not allowed", "NOPERM no", "WRONGTYPE x", "MBARGS send"] {
             assert!(matches!(sort(&error(last)), Failure::Final(_)), "{last}");
         }
+        assert!(refused(&error("LOADING Redis is loading")) && !refused(&error("ERR x")));
+        assert!(!refused(&Error::new(ErrorKind::Timeout, "Request timed out.")));
         assert!(matches!(sort(&error("ERR Function not found")), Failure::FunctionMissing));
         assert!(matches!(sort(&error("NOSCRIPT No matching script")), Failure::FunctionMissing));
         assert!(matches!(sort(&error("ERR unknown command 'FCALL'")), Failure::NoFunctions));

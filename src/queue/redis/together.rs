@@ -33,6 +33,8 @@ pub(super) enum Vehicle {
     Adding,
     /// What drains.
     Draining,
+    /// What only reads: it goes on where Redis takes no writes.
+    Reading,
 }
 
 /// One call on its way, and where its answer goes.
@@ -67,12 +69,12 @@ impl Vehicle {
             | Operation::WaitUntake
             | Operation::WaitDone
             | Operation::WaitClose
-            | Operation::TaskFind
             | Operation::TaskDone
             | Operation::Contact
-            | Operation::Peek
             | Operation::LedgerAdd
+            // With the fetch of the same wait, without which it is worth nothing.
             | Operation::Cancelled => Some(Self::Draining),
+            Operation::Peek | Operation::TaskFind => Some(Self::Reading),
             // Rare, or long.
             Operation::WaitOpen
             | Operation::TaskOpen
@@ -102,6 +104,7 @@ impl Vehicle {
         match self {
             Self::Adding => "mb1_many",
             Self::Draining => "mb1_many_draining",
+            Self::Reading => "mb1_many_reading",
         }
     }
 }
@@ -150,7 +153,7 @@ async fn serve(client: Client, mut asked: mpsc::Receiver<Ask>, tasks: TaskTracke
     while asked.recv_many(&mut asks, GROUP).await > 0 {
         // Who no longer listens was told that it may have happened; it need not.
         asks.retain(|ask: &Ask| !ask.answer.is_closed());
-        for vehicle in [Vehicle::Adding, Vehicle::Draining] {
+        for vehicle in [Vehicle::Adding, Vehicle::Draining, Vehicle::Reading] {
             let (mut group, mut load) = (Vec::new(), 0);
             let depart = |group| tasks.spawn(travel(client.clone(), vehicle, group));
             for ask in asks.extract_if(.., |ask| ask.vehicle == vehicle) {
