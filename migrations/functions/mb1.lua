@@ -535,7 +535,8 @@ local SEND_SIZE, FETCH_SIZE = 74, 58
 -- send: KEYS q m w r x of the recipient [m l w of the sender, if OWN] [d, if KEYED]
 -- ARGV 1 packed: options, header flags, ttl ms, max messages, max bytes, keep, ledger max, wait ms, max waits;
 --   then the id and, if KEYED, the digest 2 tail 3 body 4 candidates, if not OWN
--- -> packed: queued 0 | replied 1 | duplicate 2, presence, what `remember` says, state, ms, stamp, expires; id
+-- -> packed: queued 0 | replied 1 | duplicate 2, presence, what `remember` says, state, ms, stamp, expires; id; of a
+--   duplicate whether it was parked 0/1
 local function sent(status, id, present, ms, look_up, stamp, exp, state)
   return pack('>BBBBdddc0', status, present, look_up, byte(state), ms, stamp, exp, id)
 end
@@ -571,7 +572,7 @@ local function send(keys, a)
     local state = fate(fate_fields(w, r, x, c, lease_of(call('HGET', m, 'l')), now), stamp, exp, parked == 1)
     if has(options, COVERED) then save(m, c, now, keep) end -- before the wait, which may be on the same hash
     if wait_ms > 0 and sw then open_wait(sm, sw, first_id, recipient, wait_ms, now, keep) end
-    return sent(2, first_id, present, ms, 0, stamp, exp, state)
+    return sent(2, first_id, present, ms, 0, stamp, exp, state) .. string.char(parked)
   end
 
   if has(options, RETRY) then
@@ -1229,10 +1230,23 @@ local function fates(keys, a)
   return table.concat(out)
 end
 
--- ledger_add: KEYS m l of the sender  ARGV 1 id 2 recipient 3 stamp 4 expires 5 parked 6 keep 7 ledger max -> 0/1
+-- ledger_add: KEYS m l of the sender  ARGV 1 id 2 recipient 3 stamp 4 expires 5 parked 6 keep 7 ledger max
+--   8 whether it may be there 0/1 -> as `remember`
 -- For a store where the sender's slot is another one than the recipient's.
 local function ledger_add(keys, a)
   local _, now = clock()
+  if a[8] == '1' then
+    local stamp = pack('>d', tonumber(a[3]))
+    for _, e in ipairs(call('LRANGE', keys[2], 0, -1)) do
+      if sub(e, 17, 32) == a[1] and sub(e, 1, 8) == stamp then
+        local f = call('HMGET', keys[1], 'c', 'o')
+        local c = counters(f[1], keys[1])
+        local look_up, _, pauses = owed(f[2] or c.old)
+        save(keys[1], c, now, tonumber(a[6])) -- whoever waits for replicas waits for a write
+        return (pauses > now or look_up > 0 and look_up <= now) and 1 or 0
+      end
+    end
+  end
   return remember(keys[1], keys[2], a[1], a[2], tonumber(a[3]), tonumber(a[4]), a[5] == '1', now, tonumber(a[6]), tonumber(a[7]))
 end
 

@@ -2,12 +2,16 @@
 
 use std::{net::TcpListener, time::Duration};
 
+use mcp_messaging::queue::SentStatus;
 use tokio::time::sleep;
 
 use crate::{
     auth::{KEYED, contacts},
     faults::library_at,
-    support::{Persistence, RedisServer, Replica, Reply},
+    support::{
+        Draft, Persistence, RedisServer, Replica, Reply, anything, inbox, message, redis_behind,
+        secs,
+    },
 };
 
 /// Two primaries, of which the first holds every slot.
@@ -183,4 +187,32 @@ async fn contacts_and_teams_hold_in_a_cluster() {
     let one = Replica::with(&cluster.url(), &KEYED).await;
     contacts::two_teams_talk((&one, &one)).await;
     contacts::answers_come_through((&one, &one)).await;
+}
+
+/// A send whose answer got lost is made again by the store itself: the same message, under the same id.
+#[tokio::test]
+async fn a_send_that_is_made_again_keeps_its_place_in_the_ledger_and_its_answer() {
+    let Cluster { holder, other } = Cluster::start();
+    let url = holder.url().replace("redis:", "redis-cluster:");
+    let backend = redis_behind(url, holder).await;
+    let question = message("alice", "bob", "?").keyed("question").asking(secs(20));
+    let id = backend.queue_up(&question).await;
+    backend.lease("bob", &anything()).await;
+    backend.reply(&message("bob", "alice", "!").answering(id)).await;
+    assert!(matches!(backend.post(&question).await.status, SentStatus::Duplicate(_)));
+    assert_eq!(backend.take_reply("alice", id).await.text, "!");
+    assert_eq!(backend.ledger(&inbox("alice")).await.unwrap().len(), 1, "noted once");
+
+    // It broke off before the ledger was written.
+    let brief = message("alice", "carol", "unread").keyed("brief").living(secs(1));
+    let id = backend.queue_up(&brief).await;
+    let Reply::Array(keys) = backend.redis().command(&["KEYS", "*default/alice:l"]) else {
+        panic!("keys")
+    };
+    let [Reply::Text(key)] = &keys[..] else { panic!("{keys:?}") };
+    assert_eq!(backend.redis().command(&["DEL", key]), Reply::Integer(1));
+    assert!(matches!(backend.post(&brief).await.status, SentStatus::Duplicate(_)));
+    sleep(Duration::from_millis(1300)).await;
+    assert_eq!(backend.noticed("alice").await, [id]);
+    drop(other);
 }

@@ -68,29 +68,22 @@ impl RedisQueue {
                 tracing::warn!(error.kind = error.label(), error = %error, "a late answer was not noted");
             }
         }
-        if let SentStatus::Duplicate(_) = sent.status {
-            if let Some(wait) = message.wait {
-                self.wait_close(&message.sender, message.id).await?;
-                self.open_wait(message, sent.id, wait).await?;
-            }
-            if self.confirming.is_some() {
-                // The entry of the first attempt: settling nothing is a write, which covers it.
-                let args = vec![self.keep(), count(limits.ledger_entries)];
-                let keys = vec![sender.meta(), sender.ledger()];
-                let slot = keys::slot(sender.bucket);
-                let call = Call::new(Operation::LedgerSettle, slot, keys, args);
-                sent.unconfirmed |= !self.write(call).await?.1;
-            }
-            return Ok(sent);
+        let repeated = matches!(sent.status, SentStatus::Duplicate(_));
+        // The very message, if an answer got lost on the way: then this is its wait.
+        if let (Some(wait), true, true) = (message.wait, repeated, sent.id != message.id) {
+            self.wait_close(&message.sender, message.id).await?;
+            self.open_wait(message, sent.id, wait).await?;
         }
+        // What went before may have broken off in between, and its sender would never be told.
         let args = vec![
-            bytes(message.id.as_bytes()),
+            bytes(sent.id.as_bytes()),
             text(message.recipient.name()),
             count(answered.stamp),
             count(answered.expires),
-            Value::Integer(i64::from(sent.status == SentStatus::Replied)),
+            Value::Integer(answered.parked.into()),
             self.keep(),
             count(limits.ledger_entries),
+            Value::Integer(repeated.into()),
         ];
         let keys = vec![sender.meta(), sender.ledger()];
         let call = Call::new(Operation::LedgerAdd, keys::slot(sender.bucket), keys, args);
@@ -219,10 +212,15 @@ impl RedisQueue {
             2 => SentStatus::Duplicate(ledger::state(Some(&state))),
             other => return Err(contract(&format!("send answered {other}"))),
         };
+        let parked = match status {
+            SentStatus::Queued => false,
+            SentStatus::Replied => true,
+            SentStatus::Duplicate(_) => reader.0.first() == Some(&1),
+        };
         let (notices_due, unrecorded) = ledger::written(i64::from(look_up));
         let unconfirmed = !confirmed;
         let sent = Sent { id, status, recipient, notices_due, unrecorded, unconfirmed };
-        Ok(Answered { sent, stamp, expires })
+        Ok(Answered { sent, stamp, expires, parked })
     }
 }
 
@@ -238,4 +236,5 @@ pub(super) struct Answered {
     pub(super) sent: Sent,
     stamp: u64,
     expires: u64,
+    parked: bool,
 }
