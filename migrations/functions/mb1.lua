@@ -160,9 +160,9 @@ end
 local function save(m, c, now, keep, ...) return save_until(now, m, c, now, keep, ...) end
 
 -- Exceptions to "everything up to the acknowledged stamp was acknowledged":
--- E lo hi: expired unread; L lo hi t: expired after they were handed out, as long ago as this: who got those up to
--- any of them may still acknowledge them, and holds them until the time t; P s: expired while parked; A s: a reply acknowledged out of order; R s t: returned to
--- the inbox under stamp t; T s t: the same after it was handed out.
+-- E lo hi: expired unread; L lo hi t: expired after they were handed out, and may still be acknowledged up to any of
+-- them by who got them, who holds them until the time t; P s: expired while parked; A s: a reply acknowledged out of
+-- order; R s t: returned to the inbox under stamp t; T s t: the same after it was handed out.
 local function except(x, record, keep)
   if call('RPUSH', x, record) > EXCEPTIONS_MAX then call('LTRIM', x, -EXCEPTIONS_MAX, -1) end
   outlive(x, keep + floor(keep / 2))
@@ -406,11 +406,12 @@ local function match_wait(w, sender, candidates, now)
   return nil
 end
 
--- Parked replies: {wait, header}, ... Not their texts, which may be long.
-local function parked_replies(r)
-  local found = {}
-  for _, field in ipairs(call('HKEYS', r)) do
-    if sub(field, 1, 1) == 'h' then found[#found + 1] = { sub(field, 2), call('HGET', r, field) } end
+-- Parked replies: {state of the wait, header}, ... Not their texts, which may be long.
+local function parked_replies(w, r)
+  local all, found = call('HGETALL', w), {}
+  for i = 1, #all, 2 do
+    local h = sub(all[i], 1, 1) == 'w' and call('HGET', r, 'h' .. sub(all[i], 2))
+    if h then found[#found + 1] = { wait_of(all[i + 1]).state, h } end
   end
   return found
 end
@@ -420,10 +421,7 @@ local function fate_fields(w, r, x, c, l, now)
   if c.s == 0 then return nil end
   local f = { now = now, acked = c.ac, seen = c.lc, last = c.s, leased = running(l, now), top = l and l.top,
               parked = {}, ranges = {}, points = {} }
-  for _, one in ipairs(parked_replies(r)) do
-    local packed = call('HGET', w, 'w' .. one[1])
-    f.parked[h_stamp(one[2])] = packed and wait_of(packed).state or '0'
-  end
+  for _, one in ipairs(parked_replies(w, r)) do f.parked[h_stamp(one[2])] = one[1] end
   for _, record in ipairs(call('LRANGE', x, 0, -1)) do
     local kind, one = sub(record, 1, 1), read('>d', record, 2)
     if kind == 'E' or kind == 'L' then
@@ -508,7 +506,7 @@ end
 
 -- Was this very message accepted by an earlier attempt? -> its header, whether it is parked
 -- | nil, whether it may have been received since
-local function find_accepted(q, r, x, c, id, us)
+local function find_accepted(q, w, r, x, c, id, us)
   local since = us - 30000000
   local i = -2
   while true do
@@ -517,7 +515,7 @@ local function find_accepted(q, r, x, c, id, us)
     if h_id(h) == id then return h end
     i = i - 2
   end
-  for _, one in ipairs(parked_replies(r)) do
+  for _, one in ipairs(parked_replies(w, r)) do
     if h_id(one[2]) == id then return one[2], true end
   end
   if max(c.ac, c.lc) >= since then return nil, true end
@@ -576,7 +574,7 @@ local function send(keys, a)
   end
 
   if has(options, RETRY) then
-    local h, unsure = find_accepted(q, r, x, c, id, us)
+    local h, unsure = find_accepted(q, w, r, x, c, id, us)
     if h then
       if has(options, COVERED) then save(m, c, now, keep) end
       return sent(unsure and 1 or 0, id, present, ms, 0, h_stamp(h), h_exp(h), 'q')

@@ -85,13 +85,14 @@ impl Settler {
                         self.metrics.messages(MessageEvent::Acknowledged, u64::from(first));
                     }),
                     Claim::Reply { inbox, wait, .. } => {
-                        let done = self.queue.wait_done(inbox, *wait).await;
-                        self.metrics.messages(MessageEvent::Acknowledged, 1);
-                        done
+                        self.queue.wait_done(inbox, *wait).await.map(|()| {
+                            self.metrics.messages(MessageEvent::Acknowledged, 1);
+                        })
                     }
                     Claim::Notices { sender, ids } => {
-                        self.metrics.messages(MessageEvent::Expired, ids.len() as u64);
-                        self.queue.notices_told(sender, ids).await
+                        self.queue.notices_told(sender, ids).await.map(|()| {
+                            self.metrics.messages(MessageEvent::Expired, ids.len() as u64);
+                        })
                     }
                     Claim::Pauses { client, told } => match &self.limits {
                         Some(limits) => limits.pauses_told(client, told).await,

@@ -1,12 +1,24 @@
 //! What metrics say: every word of a label from the start, each event under the right one, and of the
 //! store as a whole only what one replica knows.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use mcp_messaging::{
+    messaging::{AskRequest, CallContext, MessagingService, Waiters},
+    queue::Outcome,
+    telemetry::Metrics,
+};
 use serde_json::json;
 use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
 
-use crate::support::{Persistence, RedisServer, Replica, Store};
+use crate::{
+    house,
+    support::{Draft, Persistence, RedisServer, Replica, Store, message, redis_backend, secs},
+};
 
 const SAMPLED: (&str, &str) = ("MCP_MESSAGING__OPS__SAMPLE_SECONDS", "1");
 
@@ -263,4 +275,40 @@ async fn mail_that_goes_back_is_counted_by_why() {
     drop(socket);
     becomes(one, r#"mcp_messaging_leases_returned_total{why="unwritten"}"#, Some(1)).await;
     assert_eq!(one.agent("bob").texts(5).await.len(), 1, "it comes again");
+}
+
+#[tokio::test]
+async fn what_the_store_did_not_hear_of_is_not_counted_as_acknowledged() {
+    let backend = redis_backend().await;
+    let (metrics, tasks) = (Arc::new(Metrics::new().unwrap()), TaskTracker::new());
+    let (queue, rules) = (Arc::clone(&backend.queue), Arc::new(house::rules()));
+    let (seats, counts) = (Waiters::new(100), Arc::clone(&metrics));
+    let mailbox = MessagingService::new(queue, rules, seats, tasks.clone(), counts);
+    let question = AskRequest {
+        sender: "alice".parse().unwrap(),
+        recipient: "bob".parse().unwrap(),
+        text: "?".to_owned(),
+        wait: Some(secs(20)),
+        in_reply_to: None,
+        idempotency_key: None,
+    };
+    let answers = async {
+        let asked = loop {
+            if let Outcome::Messages(batch) = backend.look("bob").await.outcome {
+                break batch.messages[0].id;
+            }
+            sleep(Duration::from_millis(5)).await;
+        };
+        backend.reply(&message("bob", "alice", "!").answering(asked)).await;
+    };
+    let context = CallContext::default();
+    let (asked, ()) = tokio::join!(mailbox.ask(question, &context), answers);
+    let delivery = asked.unwrap().delivery.expect("the answer");
+    backend.redis().hang(true);
+    delivery.flushed();
+    tasks.close();
+    tasks.wait().await;
+    backend.redis().hang(false);
+    let counted = value(&metrics.render(), "mcp_messaging_messages_total{event=\"acknowledged\"}");
+    assert_eq!(counted, Some(0));
 }
