@@ -207,7 +207,7 @@ local function drop_dead_lease(q, m, x, c, l, now, keep)
     bytes = bytes + h_size(h)
   end
   call('HDEL', m, 'l')
-  except(x, 'L' .. pack('>ddd', c.ac + 1, l.top, l.till), keep)
+  expired_head(x, c, c.ac + 1, l.top, l.till, keep)
   if n > 0 then
     call('LTRIM', q, text(n * 2), '-1')
     c.n, c.b = c.n - n, c.b - bytes
@@ -470,7 +470,8 @@ local function remember(m, l, id, recipient, stamp, exp, parked, now, keep, ledg
   local f = call('HMGET', m, 'c', 'o')
   local k, sn, c = 0, 0, nil
   if f[1] and #f[1] == COUNTERS_SIZE then k, sn = read(COUNTERS_KEPT, f[1]) end
-  if k <= exp then c = counters(f[1], m) end -- also where there are none, or those of an older revision
+  local till = max(now, exp)
+  if k <= till then c = counters(f[1], m) end -- also where there are none, or those of an older revision
   local look_up, entries, pauses = owed(f[2] or c and c.old)
   local n = call('RPUSH', l, pack('>ddc16BBc0', stamp, exp, id, 0, parked and 1 or 0, recipient))
   if n > ledger_max * 4 then
@@ -482,7 +483,6 @@ local function remember(m, l, id, recipient, stamp, exp, parked, now, keep, ledg
   local due, sooner = look_up > 0 and look_up <= now, look_up == 0 or exp < look_up
   if sooner then look_up = exp end
   local seen, prolonged = (c and c.sn or sn) + SEEN_EVERY <= now, false
-  local till = max(now, exp)
   if c or seen or sooner then
     c = c or counters(f[1], m)
     if seen then c.sn = now end

@@ -6,18 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mcp_messaging::{
-    messaging::{AskRequest, CallContext, MessagingService, Waiters},
-    queue::Outcome,
-    telemetry::Metrics,
-};
+use mcp_messaging::{messaging::CallContext, queue::Outcome, telemetry::Metrics};
 use serde_json::json;
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     house,
-    support::{Draft, Persistence, RedisServer, Replica, Store, message, redis_backend, secs},
+    support::{Draft, Persistence, RedisServer, Replica, Store, message, redis_backend},
 };
 
 const SAMPLED: (&str, &str) = ("MCP_MESSAGING__OPS__SAMPLE_SECONDS", "1");
@@ -281,17 +277,8 @@ async fn mail_that_goes_back_is_counted_by_why() {
 async fn what_the_store_did_not_hear_of_is_not_counted_as_acknowledged() {
     let backend = redis_backend().await;
     let (metrics, tasks) = (Arc::new(Metrics::new().unwrap()), TaskTracker::new());
-    let (queue, rules) = (Arc::clone(&backend.queue), Arc::new(house::rules()));
-    let (seats, counts) = (Waiters::new(100), Arc::clone(&metrics));
-    let mailbox = MessagingService::new(queue, rules, seats, tasks.clone(), counts);
-    let question = AskRequest {
-        sender: "alice".parse().unwrap(),
-        recipient: "bob".parse().unwrap(),
-        text: "?".to_owned(),
-        wait: Some(secs(20)),
-        in_reply_to: None,
-        idempotency_key: None,
-    };
+    let (queue, counts) = (Arc::clone(&backend.queue), Arc::clone(&metrics));
+    let mailbox = house::mailbox_settling(queue, tasks.clone(), counts);
     let answers = async {
         let asked = loop {
             if let Outcome::Messages(batch) = backend.look("bob").await.outcome {
@@ -302,7 +289,7 @@ async fn what_the_store_did_not_hear_of_is_not_counted_as_acknowledged() {
         backend.reply(&message("bob", "alice", "!").answering(asked)).await;
     };
     let context = CallContext::default();
-    let (asked, ()) = tokio::join!(mailbox.ask(question, &context), answers);
+    let (asked, ()) = tokio::join!(mailbox.ask(house::question(), &context), answers);
     let delivery = asked.unwrap().delivery.expect("the answer");
     backend.redis().hang(true);
     delivery.flushed();

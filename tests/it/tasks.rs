@@ -6,9 +6,7 @@ use std::{
 };
 
 use mcp_messaging::{
-    messaging::{
-        AskRequest, CallContext, Delivery, MessagingService, Reply, TaskProgress, Waiters,
-    },
+    messaging::{CallContext, Delivery, MessagingService, Reply, TaskProgress},
     model::MessageState,
     queue::TaskRecord,
     telemetry::Metrics,
@@ -20,8 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     house::{self, schema},
     support::{
-        Agent, Backend, Draft, Persistence, RedisServer, Replica, Store, inbox, message, secs,
-        texts,
+        Agent, Backend, Draft, Persistence, RedisServer, Replica, Store, inbox, message, texts,
     },
 };
 
@@ -428,28 +425,15 @@ struct Desk {
 impl Desk {
     fn on(backend: &Backend) -> Self {
         let settling = TaskTracker::new();
-        let messaging = MessagingService::new(
-            Arc::clone(&backend.queue),
-            Arc::new(house::rules()),
-            Waiters::new(10),
-            settling.clone(),
-            Arc::new(Metrics::new().unwrap()),
-        );
+        let (queue, metrics) = (Arc::clone(&backend.queue), Arc::new(Metrics::new().unwrap()));
+        let messaging = house::mailbox_settling(queue, settling.clone(), metrics);
         let context = CallContext { takes_tasks: true, ..CallContext::default() };
         Self { messaging, settling, context }
     }
 
     /// Asks as Alice: the task, and what is to be said of its handle.
     async fn begin(&self) -> (TaskRecord, Delivery) {
-        let question = AskRequest {
-            sender: "alice".parse().unwrap(),
-            recipient: "bob".parse().unwrap(),
-            text: "?".to_owned(),
-            wait: Some(secs(20)),
-            in_reply_to: None,
-            idempotency_key: None,
-        };
-        let asked = self.messaging.ask(question, &self.context).await.unwrap();
+        let asked = self.messaging.ask(house::question(), &self.context).await.unwrap();
         let Reply::Task(task) = asked.reply else { panic!("a task, not {:?}", asked.reply) };
         (*task, asked.delivery.expect("the handle is to be settled"))
     }

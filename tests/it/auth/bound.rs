@@ -265,12 +265,9 @@ async fn ends(context: &CallContext, unwelcome: bool) {
 async fn ask_without_a_store(unwelcome: bool) -> messaging::Reply {
     let (mailbox, context) = (house::mailbox(Arc::new(house::Store::default())), guest());
     let request = AskRequest {
-        sender: "alice".parse().unwrap(),
-        recipient: "bob".parse().unwrap(),
-        text: "?".to_owned(),
         wait: Some(Duration::from_secs(30)),
-        in_reply_to: None,
         idempotency_key: Some("once".to_owned()),
+        ..house::question()
     };
     let asked = timeout(Duration::from_secs(10), mailbox.ask(request, &context));
     tokio::join!(asked, ends(&context, unwelcome)).0.expect("it ends early").unwrap().reply

@@ -12,7 +12,7 @@ use mcp_messaging::{
     auth::Authenticator,
     http::{self, HttpConfig, HttpState, Stopper},
     mcp::{McpServer, Offer},
-    messaging::{MessagingService, Rules, Waiters},
+    messaging::{AskRequest, MessagingService, Rules, Waiters},
     queue::QueueBackend,
     teams::Teams,
     telemetry::Metrics,
@@ -38,9 +38,28 @@ pub(crate) struct House {
 
 /// The mailbox alone, on any store.
 pub(crate) fn mailbox(queue: Arc<dyn QueueBackend>) -> MessagingService {
-    let (rules, waiters) = (Arc::new(rules()), Waiters::new(100));
-    let metrics = Arc::new(Metrics::new().unwrap());
-    MessagingService::new(queue, rules, waiters, TaskTracker::new(), metrics)
+    mailbox_settling(queue, TaskTracker::new(), Arc::new(Metrics::new().unwrap()))
+}
+
+/// [`mailbox`] whose settling can be waited for, and what it counts.
+pub(crate) fn mailbox_settling(
+    queue: Arc<dyn QueueBackend>,
+    settling: TaskTracker,
+    metrics: Arc<Metrics>,
+) -> MessagingService {
+    MessagingService::new(queue, Arc::new(rules()), Waiters::new(100), settling, metrics)
+}
+
+/// Alice asks Bob, and waits for 20 s.
+pub(crate) fn question() -> AskRequest {
+    AskRequest {
+        sender: "alice".parse().unwrap(),
+        recipient: "bob".parse().unwrap(),
+        text: "?".to_owned(),
+        wait: Some(Duration::from_secs(20)),
+        in_reply_to: None,
+        idempotency_key: None,
+    }
 }
 
 /// How a house is spoken to.
