@@ -74,6 +74,18 @@ pub(super) async fn attempt<'a>(
     }
 }
 
+/// The same for a join code, which stands in the body.
+pub(super) async fn attempt_with_code<'a>(
+    request: &'a HttpRequest,
+    state: &HttpState,
+    code: &str,
+) -> Result<Option<Attempt<'a>>, Refusal> {
+    match request.app_data::<Data<Guard>>() {
+        Some(guard) => guard.attempt_with(code, request, &state.stop).await.map_err(too_many),
+        None => Ok(None),
+    }
+}
+
 /// A credential was not looked at.
 fn too_many(TooMany { retry_after }: TooMany) -> Refusal {
     let seconds = retry_after.as_secs() + 1;

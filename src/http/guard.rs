@@ -14,7 +14,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, Hash, RandomState},
     net::IpAddr,
     time::Duration,
 };
@@ -115,7 +115,7 @@ impl Guard {
         }
     }
 
-    /// Lets a request's credential be checked. `None`: there is nothing to count.
+    /// Lets a request's credential be checked: what its `Authorization` says. `None`: there is nothing to count.
     ///
     /// # Errors
     /// Its address has no permit, also not after a while.
@@ -124,10 +124,20 @@ impl Guard {
         request: &HttpRequest,
         stop: &CancellationToken,
     ) -> Result<Option<Attempt<'_>>, TooMany> {
-        let Some(rate) = self.rate else { return Ok(None) };
         let mut values = request.headers().get_all(AUTHORIZATION).map(HeaderValue::as_bytes);
         let Some(first) = values.next() else { return Ok(None) };
-        let credential = self.hasher.hash_one((first, values.next()));
+        self.attempt_with(&(first, values.next()), request, stop).await
+    }
+
+    /// The same for a credential that stands elsewhere.
+    pub(super) async fn attempt_with(
+        &self,
+        credential: &(impl Hash + ?Sized),
+        request: &HttpRequest,
+        stop: &CancellationToken,
+    ) -> Result<Option<Attempt<'_>>, TooMany> {
+        let Some(rate) = self.rate else { return Ok(None) };
+        let credential = self.hasher.hash_one(credential);
         let from = |peer: std::net::SocketAddr| {
             let client = address::client(peer.ip(), request.headers(), self.header, &self.trusted);
             address::counted_as(client)

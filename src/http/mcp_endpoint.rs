@@ -181,7 +181,15 @@ async fn handle(
                 Err(finished) => finished,
             }
         }
-        Incoming::Batch(batch) => Box::pin(batch.run()).await,
+        Incoming::Batch(mut batch) => {
+            drop(body);
+            let _vigil = if batch.may_wait() {
+                Vigil::keep(&state.auth, &admitted, || batch.ends_early())
+            } else {
+                None
+            };
+            Box::pin(batch.run()).await
+        }
     };
     finish(request, finished)
 }

@@ -145,7 +145,7 @@ struct Join {
 async fn join(request: &HttpRequest, state: &HttpState, body: &[u8]) -> Answer {
     let Join { code, client } = parse(body)?;
     // A code is a credential too: whoever sends many bad ones is slowed.
-    let attempt = credentials::attempt(request, state).await?;
+    let attempt = credentials::attempt_with_code(request, state, &code).await?;
     let joined = state.teams.join(&code, client.as_ref()).await;
     if let Some(attempt) = attempt {
         match &joined {

@@ -1,11 +1,12 @@
 //! Calls that are ready to run, and what comes of them.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
@@ -118,6 +119,15 @@ impl PreparedCall {
             unwelcome.cancel();
             stop.cancel();
         }
+    }
+
+    fn is_unwelcome(&self) -> bool {
+        self.context.unwelcome.as_ref().is_some_and(CancellationToken::is_cancelled)
+    }
+
+    fn refuse(self: Box<Self>, error: &McpError) -> Finished {
+        let body = result::error(Frame::default(), Some(&self.id), error, self.era);
+        Finished::plain(200, body, self.operation.fail(200, error))
     }
 
     /// Where its progress is to be reported, if the client asked for that.
@@ -360,7 +370,39 @@ pub struct Batch {
     pub(super) items: Vec<BatchItem>,
 }
 
+/// Runs what comes after something was taken, and keeps hold of that meanwhile.
+async fn holding<T>(taken: Option<&Delivery>, work: impl Future<Output = T>) -> T {
+    let Some(taken) = taken else { return work.await };
+    let mut work = pin!(work);
+    let every = taken.keep_alive_every();
+    loop {
+        match tokio::time::timeout(every, work.as_mut()).await {
+            Ok(done) => return done,
+            Err(_elapsed) => taken.keep_alive(),
+        }
+    }
+}
+
 impl Batch {
+    fn calls(&mut self) -> impl Iterator<Item = &mut PreparedCall> {
+        self.items.iter_mut().filter_map(|item| match item {
+            BatchItem::Call(call) => Some(&mut **call),
+            BatchItem::Answer(_) | BatchItem::Cancel(_) | BatchItem::Reply(_) => None,
+        })
+    }
+
+    /// Whether one of its calls may take long.
+    #[must_use]
+    pub fn may_wait(&mut self) -> bool {
+        self.calls().any(|call| call.may_wait())
+    }
+
+    /// As [`PreparedCall::ends_early`]. Those that have not begun then never do.
+    pub fn ends_early(&mut self) -> impl FnOnce() + use<> {
+        let ends: Vec<_> = self.calls().map(PreparedCall::ends_early).collect();
+        move || ends.into_iter().for_each(|end| end())
+    }
+
     /// Runs what is to be run, one after the other.
     ///
     /// # Cancel safety
@@ -380,7 +422,13 @@ impl Batch {
                     continue;
                 }
                 BatchItem::Call(call) => {
-                    let finished = call.run(Frame::default()).await;
+                    let finished = if call.is_unwelcome() {
+                        call.refuse(&McpError::InvalidRequest(
+                            "your credential no longer holds; this call of the batch was not begun",
+                        ))
+                    } else {
+                        holding(delivery.as_ref(), call.run(Frame::default())).await
+                    };
                     delivery = match delivery {
                         Some(delivery) => Some(delivery.and(finished.delivery)),
                         None => finished.delivery,

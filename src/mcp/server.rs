@@ -159,12 +159,17 @@ impl McpServer {
         }
         let mut todo = Vec::with_capacity(items.len());
         for item in items {
+            if let Ok(Message::Request(Request { id, method, .. })) = jsonrpc::read(item.get())
+                && method == "initialize"
+            {
+                let error = McpError::InvalidRequest("initialize must not be in a batch");
+                let id = Some(id.as_json());
+                let body = result::error(Frame::default(), id, &error, Era::Legacy);
+                drop(self.begin().fail(200, &error));
+                todo.push(BatchItem::Answer(body));
+                continue;
+            }
             match self.one(headers, item.get()) {
-                Incoming::Answer(Answer { session: Some(_), .. }) => {
-                    let error = McpError::InvalidRequest("initialize must not be in a batch");
-                    let body = result::error(Frame::default(), None, &error, Era::Legacy);
-                    todo.push(BatchItem::Answer(body));
-                }
                 Incoming::Answer(answer) => todo.push(BatchItem::Answer(answer.body)),
                 Incoming::Cancel(call) => todo.push(BatchItem::Cancel(call)),
                 Incoming::Call(call) => todo.push(BatchItem::Call(call)),

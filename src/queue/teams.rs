@@ -158,7 +158,7 @@ impl Team {
         let exact = self.contacts.get(&Grant::One(client.clone()));
         exact.or_else(|| {
             let covering = self.contacts.iter().filter(|(grant, _)| grant.covers(client));
-            covering.max_by_key(|(grant, _)| grant.expose().len()).map(|(_, policy)| policy)
+            covering.max_by_key(|(grant, _)| closeness(grant)).map(|(_, policy)| policy)
         })
     }
 
@@ -170,6 +170,16 @@ impl Team {
             || self
                 .contacts_of(recipient.client())
                 .is_none_or(|policy| policy.takes(sender, recipient.tenant()))
+    }
+}
+
+/// How close to one client a grant is, among those that cover it: the longest beginning of its id, and of two that are
+/// alike the one that covers less.
+fn closeness(grant: &Grant) -> (usize, bool) {
+    match grant {
+        Grant::One(client) => (client.expose().len() + 1, true),
+        Grant::Below(beginning) => (beginning.expose().len(), true),
+        Grant::WithBelow(client) => (client.expose().len() + 1, false), // and the dot
     }
 }
 
@@ -275,6 +285,22 @@ mod tests {
                 assert_eq!(takes, sender != refused, "{client} {sender}");
             }
         }
+    }
+
+    #[test]
+    fn a_policy_of_all_of_a_persons_windows_gives_way_to_that_of_some() {
+        let mut team = Team::default();
+        let all = Grant::WithBelow("alice".parse().unwrap());
+        team.contacts.insert(all, policy(r#"{"block":["eve"]}"#));
+        let takes = |team: &Team, client: &str| {
+            team.takes(&inbox(&format!("acme/{client}")), &inbox("acme/bob"))
+        };
+        assert!(takes(&team, "alice.b.1") && takes(&team, "alice"));
+        team.contacts.insert("alice.b.*".parse().unwrap(), policy(r#"{"policy":"allow"}"#));
+        assert!(!takes(&team, "alice.b.1"), "the closer one holds");
+        assert!(takes(&team, "alice.c") && takes(&team, "alice"));
+        team.contacts.insert("alice.*".parse().unwrap(), policy(r#"{"policy":"allow"}"#));
+        assert!(!takes(&team, "alice.c") && takes(&team, "alice"));
     }
 
     #[test]

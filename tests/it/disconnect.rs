@@ -3,12 +3,16 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use mcp_messaging::http::HttpConfig;
+use serde_json::{Value, json};
 use tokio::{
     io::AsyncWriteExt,
     time::{Instant, sleep, timeout},
 };
 
-use crate::house::{Did, House, Over, eventually, post, quick};
+use crate::{
+    house::{Did, House, Over, eventually, post, quick},
+    support::{Replica, texts},
+};
 
 const MIB: usize = 1 << 20;
 
@@ -260,4 +264,21 @@ async fn a_reader_that_is_stuck_does_not_hold_a_stop(over: Over) {
     timeout(Duration::from_secs(5), house.close()).await.unwrap();
     assert!(asked.elapsed() < Duration::from_millis(1200), "{:?}", asked.elapsed());
     assert_eq!(store.count(Did::Acked), 0);
+}
+
+/// What an early call of a batch took is held while a later one waits.
+#[tokio::test]
+async fn a_batch_that_waits_keeps_what_it_took() {
+    let one = Replica::start(&[("MCP_MESSAGING__MESSAGING__LEASE_SECONDS", "1")]);
+    one.agent("alice").send("bob", "once").await;
+    let bob = one.agent("bob");
+    let call = |id: u64, wait: u64| {
+        let arguments = json!({"client_id": "bob", "wait_seconds": wait});
+        let params = json!({"name": "get_messages", "arguments": arguments});
+        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
+    };
+    let batch = json!([call(1, 0), call(2, 4)]);
+    let told: Value = bob.post().json(&batch).send().await.unwrap().json().await.unwrap();
+    let texts = |at: usize| texts(&told[at]["result"]["structuredContent"]);
+    assert_eq!((texts(0), texts(1)), (vec!["once".to_owned()], Vec::new()), "{told}");
 }

@@ -257,7 +257,7 @@ async fn batches_are_a_matter_of_one_revision() {
         (&body[1]["id"], &body[1]["result"]["content"][0]["text"]),
         (&json!("b"), &json!("mail"))
     );
-    assert_eq!(body[2]["error"]["code"], -32600);
+    assert_eq!((&body[2]["id"], &body[2]["error"]["code"]), (&json!(3), &json!(-32600)));
     assert_eq!(body[3]["error"]["code"], -32600);
     eventually("the mail of the batch is acknowledged", || house.store.count(Did::Acked) == 1)
         .await;

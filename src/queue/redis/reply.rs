@@ -59,23 +59,12 @@ pub(super) fn sort(error: &Error) -> Failure {
     }
 }
 
-/// Whether Redis said that it did not begin with it.
+/// Whether Redis said that it did not begin with it. Not for what makes the client library give the connection up
+/// (LOADING, READONLY, MASTERDOWN, CLUSTERDOWN): it gives the same error to every call that was on its way, of which
+/// others may have happened.
 pub(super) fn refused(error: &Error) -> bool {
     let code = error.details().split(' ').next().unwrap_or_default();
-    matches!(
-        code,
-        "READONLY"
-            | "NOREPLICAS"
-            | "MISCONF"
-            | "OOM"
-            | "LOADING"
-            | "MASTERDOWN"
-            | "CLUSTERDOWN"
-            | "TRYAGAIN"
-            | "MOVED"
-            | "ASK"
-            | "BUSY"
-    )
+    matches!(code, "NOREPLICAS" | "MISCONF" | "OOM" | "TRYAGAIN" | "MOVED" | "ASK" | "BUSY")
 }
 
 /// What kind of error it is, for metrics. `None`: a refusal of ours, which is no error of Redis.
@@ -227,7 +216,10 @@ mod tests {
         for last in ["OOM command not allowed", "NOPERM no", "WRONGTYPE x", "MBARGS send"] {
             assert!(matches!(sort(&error(last)), Failure::Final(_)), "{last}");
         }
-        assert!(refused(&error("LOADING Redis is loading")) && !refused(&error("ERR x")));
+        assert!(refused(&error("NOREPLICAS x")) && !refused(&error("ERR x")));
+        for shared in ["LOADING x", "READONLY x", "MASTERDOWN x", "CLUSTERDOWN x"] {
+            assert!(!refused(&error(shared)), "others on that connection are told {shared} too");
+        }
         assert!(!refused(&Error::new(ErrorKind::Timeout, "Request timed out.")));
         assert!(matches!(sort(&error("ERR Function not found")), Failure::FunctionMissing));
         assert!(matches!(sort(&error("NOSCRIPT No matching script")), Failure::FunctionMissing));

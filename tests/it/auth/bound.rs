@@ -28,6 +28,7 @@ on_every_store!(
     a_key_of_several_clients_is_each_of_them,
     what_waits_ends_with_its_key,
     whose_key_ends_in_a_wait_is_told_so_and_loses_nothing,
+    a_batch_ends_with_its_key,
 );
 
 /// Waits for mail under a request id.
@@ -245,6 +246,29 @@ async fn whose_key_ends_in_a_wait_is_told_so_and_loses_nothing(store: Store) {
     let mut expected = vec!["here"; questions.len()];
     expected.push("news");
     assert_eq!(good.texts(0).await, expected);
+}
+
+async fn a_batch_ends_with_its_key(store: Store) {
+    let site = guarded(store, &[]).await;
+    let alice = ending(site.here(), 3);
+    let call = |id: u64, tool: &str, arguments: Value| {
+        let params = json!({"name": tool, "arguments": arguments});
+        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
+    };
+    let batch = json!([
+        call(1, "get_messages", json!({"wait_seconds": 40})),
+        call(2, "get_messages", json!({"wait_seconds": 40})),
+        call(3, "send_message", json!({"recipient_id": "bob", "message": "too late"})),
+    ]);
+    let told = timeout(Duration::from_secs(20), alice.post().json(&batch).send()).await;
+    let told: Value = told.expect("it ends with its key").unwrap().json().await.unwrap();
+    tells_of_the_credential(told[0]["result"]["content"][0]["text"].as_str().unwrap());
+    for late in [1, 2] {
+        assert_eq!(told[late]["id"], late + 1);
+        let why = told[late]["error"]["message"].as_str().unwrap();
+        assert!(why.contains("credential no longer holds"), "{told}");
+    }
+    assert!(holder(site.there(), "bob").texts(0).await.is_empty());
 }
 
 /// One that can be shown out.

@@ -48,6 +48,23 @@ fn good(site: &Site, client: &str) -> Agent {
 }
 
 #[tokio::test]
+async fn guesses_of_join_codes_are_slowed_too() {
+    let site = guarded(Store::Redis, &[SIX]).await;
+    let guesses = (0..40).map(|number| {
+        let body = json!({"code": format!("mbj_acme.{number:032}")});
+        let sent = reqwest::Client::new()
+            .post(format!("http://{}/api/join", site.here().address()))
+            .json(&body)
+            .send();
+        async { sent.await.unwrap().status().as_u16() }
+    });
+    let told = join_all(guesses).await;
+    let count = |status| told.iter().filter(|found| **found == status).count();
+    let slowed = count(429);
+    assert!((6..=12).contains(&(40 - slowed)), "six, and those whose time came: {told:?}");
+}
+
+#[tokio::test]
 async fn guesses_are_slowed_and_a_good_key_from_the_same_address_gets_in() {
     let site = site(&[]).await;
     let alice = good(&site, "alice");
