@@ -267,7 +267,7 @@ impl MessagingService {
             }
             look = true;
             let slept = self.sleep(&mut wakeups, cancelled.as_mut(), deadline, context).await;
-            ended = outlived(slept)?.flatten();
+            ended = slept?;
         }
         Ok((ended, false))
     }

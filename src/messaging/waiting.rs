@@ -55,7 +55,12 @@ impl MessagingService {
             () = wakeups.next() => return Ok(None),
             () = tokio::time::sleep_until(until) => return Ok(None),
         }
-        Ok(self.was_cancelled(context).await?.then_some(Ended::Cancelled))
+        match self.was_cancelled(context).await {
+            Ok(cancelled) => Ok(cancelled.then_some(Ended::Cancelled)),
+            // Whoever looks again asks again.
+            Err(error) if error.is_passing() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether the client gave the call up. Asked along with everything that a waiting call takes,

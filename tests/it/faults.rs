@@ -8,10 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mcp_messaging::{
+    messaging::{Acknowledge, CallContext, ReceiveRequest},
+    model::Principal,
+    queue::CallKey,
+};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::house::eventually;
+use crate::house::{self, eventually};
 use crate::support::{Persistence, Proxy, RedisServer, Replica, Reply, Weather};
 
 fn secs(seconds: u64) -> Duration {
@@ -301,6 +306,34 @@ async fn a_full_redis_refuses_sends_and_lets_readers_drain() {
     redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
     alice.send("bob", "room again").await;
     assert_eq!(one.agent("bob").texts(0).await, ["room again"]);
+}
+
+/// Whether its client gave it up cannot be found out just then.
+#[tokio::test(start_paused = true)]
+async fn who_waits_in_a_session_outlives_trouble_of_the_store_too() {
+    let store = Arc::new(house::Store::default());
+    let mailbox = house::mailbox(Arc::clone(&store) as _);
+    let call = Some(CallKey::new(&Principal::anyone(), "session", "1"));
+    let context = CallContext { call, ..CallContext::default() };
+    let request = ReceiveRequest {
+        client: "bob".parse().unwrap(),
+        wait: secs(30),
+        max_messages: None,
+        acknowledge: Acknowledge::Auto,
+        receipt: None,
+    };
+    let trouble = async {
+        sleep(secs(1)).await;
+        store.down.store(true, Ordering::SeqCst);
+        store.wake_all();
+        sleep(secs(5)).await;
+        store.down.store(false, Ordering::SeqCst);
+        store.put("after it");
+    };
+    let (received, ()) = tokio::join!(mailbox.receive(&request, &context), trouble);
+    let received = received.expect("it waits on");
+    assert_eq!(received.messages.len(), 1);
+    received.delivery.expect("it is to be acknowledged").flushed();
 }
 
 #[tokio::test]

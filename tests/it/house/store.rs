@@ -53,6 +53,13 @@ impl Store {
         self.texts.lock().unwrap().clear();
     }
 
+    /// As after a connection that was made anew: everybody is to look.
+    pub(crate) fn wake_all(&self) {
+        for topic in ["inbox", "reply", "call"] {
+            self.hub.wake(topic);
+        }
+    }
+
     pub(crate) fn diary(&self) -> Vec<Did> {
         self.diary.lock().unwrap().clone()
     }
@@ -148,6 +155,9 @@ impl QueueBackend for Store {
     }
 
     async fn call_cancelled(&self, call: &CallKey) -> Result<bool, QueueError> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(QueueError::Timeout);
+        }
         Ok(self.cancelled.lock().unwrap().contains(call))
     }
 
