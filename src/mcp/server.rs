@@ -159,7 +159,8 @@ impl McpServer {
         }
         let mut todo = Vec::with_capacity(items.len());
         for item in items {
-            if let Ok(Message::Request(Request { id, method, .. })) = jsonrpc::read(item.get())
+            let message = jsonrpc::read(item.get());
+            if let Ok(Message::Request(Request { id, method, .. })) = &message
                 && method == "initialize"
             {
                 let error = McpError::InvalidRequest("initialize must not be in a batch");
@@ -169,7 +170,7 @@ impl McpServer {
                 todo.push(BatchItem::Answer(body));
                 continue;
             }
-            match self.one(headers, item.get()) {
+            match self.message(headers, message) {
                 Incoming::Answer(answer) => todo.push(BatchItem::Answer(answer.body)),
                 Incoming::Cancel(call) => todo.push(BatchItem::Cancel(call)),
                 Incoming::Call(call) => todo.push(BatchItem::Call(call)),
@@ -185,7 +186,15 @@ impl McpServer {
     }
 
     fn one(&self, headers: &Headers<'_>, text: &str) -> Incoming {
-        match jsonrpc::read(text) {
+        self.message(headers, jsonrpc::read(text))
+    }
+
+    fn message(
+        &self,
+        headers: &Headers<'_>,
+        message: Result<Message<'_>, Rejected<'_>>,
+    ) -> Incoming {
+        match message {
             Ok(Message::Request(request)) => self.request(headers, &request),
             Ok(Message::Notification { method, params }) => notified(headers, &method, params),
             Ok(Message::Response { id, answer }) => self.reply(headers, id, answer),

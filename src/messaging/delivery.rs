@@ -14,7 +14,8 @@ use crate::{
 /// What a response carries out of the mailbox. Say [`flushed`](Self::flushed) when its last byte was
 /// written; dropping it unsettled gives everything back at once.
 ///
-/// Whoever holds it says [`keep_alive`](Self::keep_alive) meanwhile, so neither a slow write nor a later call of its batch loses the lease.
+/// Whoever holds it says [`keep_alive`](Self::keep_alive) meanwhile, so neither a slow write nor a later
+/// call of its batch loses the lease.
 #[must_use = "dropping it gives the messages back"]
 pub struct Delivery {
     claims: Vec<Claim>,
